@@ -1,0 +1,65 @@
+"""vcmcodec: pictures for machines and people, in one file that is read in part.
+
+    import vcmcodec
+
+    data = vcmcodec.encode("street.png", quality=60, groups="boxes.json")
+    preview = vcmcodec.decode(data, width=0.25)
+    with vcmcodec.open("street.vcm") as reader:
+        person = reader.decode(groups=["person"])
+
+The names below are loaded when they are first used (PEP 562), so that importing the package costs
+milliseconds and neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vcmcodec.codec import Reader as Reader
+    from vcmcodec.codec import decode as decode
+    from vcmcodec.codec import encode as encode
+    from vcmcodec.codec import open as open
+    from vcmcodec.edit import extract as extract
+    from vcmcodec.edit import merge as merge
+    from vcmcodec.edit import verify as verify
+    from vcmcodec.errors import VcmError as VcmError
+
+_HOMES = {
+    "encode": "vcmcodec.codec",
+    "decode": "vcmcodec.codec",
+    "open": "vcmcodec.codec",
+    "Reader": "vcmcodec.codec",
+    "extract": "vcmcodec.edit",
+    "merge": "vcmcodec.edit",
+    "verify": "vcmcodec.edit",
+    "VcmError": "vcmcodec.errors",
+}
+
+__all__ = [
+    "Reader",
+    "VcmError",
+    "__version__",
+    "decode",
+    "encode",
+    "extract",
+    "merge",
+    "open",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,292 @@
+"""Masks and lists of boxes become groups of cells.
+
+A *cell* is 16 x 16 pixels.  This module says which group each cell belongs to and what the file
+says of that group (id, label, score, box); it must not know torch or how the map is coded.
+
+Two ways in, both resolved here once, so that the encoder sees cells only:
+
+* a **mask** gives every pixel a group id.  A cell belongs to the id that most of its pixels inside
+  the picture have; on a tie, to the smallest such id.  A mask may also have one pixel a cell.
+* a list of **boxes** claims every cell that a box touches, so that no object is cut.  Where boxes
+  overlap, the one with the smaller area lies on top (a person in front of a bus stays whole, in
+  whatever order a detector lists them); of equal areas the later one.  Cells that no box touches
+  are group 0, `background`.
+
+Groups that end up without a cell vanish, and `GroupPlan.warnings` names them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcmcodec.bitstream.constants import CELL
+from vcmcodec.bitstream.header import Box, Group
+from vcmcodec.errors import LimitError, PictureError, RequestError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_ID = 255  # an id is one byte in the file
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True, eq=False)
+class GroupPlan:
+    """Which group each cell of a picture belongs to.
+
+    Attributes:
+        labels: (rows, columns) uint8, positions in `groups` (not ids).
+        groups: in order of id; every group has at least one cell.
+        warnings: groups that vanished, boxes that were cut, one sentence each.
+    """
+
+    labels: NDArray[np.uint8]
+    groups: tuple[Group, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _LabelledBox:
+    """A box in pixels, clipped to the picture, before it has claimed cells."""
+
+    id: int
+    label: str
+    score: float | None
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def area(self) -> float:
+        return (self.right - self.left) * (self.bottom - self.top)
+
+
+def from_mask(
+    mask: NDArray[Any], height: int, width: int, names: Mapping[int, str] | None = None
+) -> GroupPlan:
+    """Make groups of a mask's pixel values.
+
+    Args:
+        mask: (height, width) of group ids 0..255, integers or booleans; or one value a cell,
+            (ceil(height / 16), ceil(width / 16)).
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        names: label of an id; id 0 is `background` and the others have no label where not given.
+
+    Raises:
+        PictureError: neither size fits, or the values are not ids.
+        RequestError: a name for an id that the mask does not have.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype.kind not in "biu":
+        raise PictureError(f"a mask must be (H, W) of integers, not {mask.shape} of {mask.dtype}")
+    rows, columns = _grid(height, width)
+    if mask.shape not in ((height, width), (rows, columns)):
+        raise PictureError(
+            f"the mask is {mask.shape[1]} x {mask.shape[0]}, but the picture is {width} x {height}"
+            f" (in cells {columns} x {rows})"
+        )
+    if int(mask.min()) < 0 or int(mask.max()) > MAX_ID:
+        raise PictureError(f"mask values must be group ids 0..{MAX_ID}, found {mask.max()}")
+    if mask.shape == (height, width):
+        ids, vanished = _majority(mask.astype(np.uint8), rows, columns)
+    else:
+        ids, vanished = mask.astype(np.uint8), []
+    names = dict(names or {})
+    unknown = sorted(set(names) - {int(value) for value in np.unique(mask)})
+    if unknown:
+        raise RequestError(f"the mask has no pixel of group {', '.join(map(str, unknown))}")
+    names.setdefault(0, BACKGROUND)
+    notes = [
+        f"group {names.get(value) or value} has no cell in which it is the largest; it vanishes"
+        for value in vanished
+    ]
+    return _plan(ids, {int(value): (names.get(int(value), ""), None) for value in np.unique(ids)},
+                 notes)  # fmt: skip
+
+
+def from_boxes(boxes: Sequence[Mapping[str, Any]], height: int, width: int) -> GroupPlan:
+    """Make one group of each box, and group 0 of the rest.
+
+    Args:
+        boxes: each with `box` (or COCO's `bbox`) as [x, y, width, height] in pixels from the
+            upper left corner; optional `label`, `score`, and with `box` also `id` (1..255, by
+            default the first free ones in the list's order).
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+
+    Raises:
+        PictureError: an item that is no box, with its place in the list.
+        LimitError: more than 255 boxes.
+    """
+    if len(boxes) > MAX_ID:
+        raise LimitError("boxes", len(boxes), MAX_ID)
+    taken = {item["id"] for item in boxes if _has_id(item)}
+    free = (number for number in range(1, MAX_ID + 1) if number not in taken)
+    parsed = [
+        _parse_box(item, place, next(free) if not _has_id(item) else item["id"], height, width)
+        for place, item in enumerate(boxes)
+    ]
+    if len({box.id for box in parsed}) != len(parsed):
+        raise PictureError("two boxes have the same id")
+    rows, columns = _grid(height, width)
+    ids = np.zeros((rows, columns), np.uint8)
+    notes = []
+    for box in sorted(parsed, key=lambda box: -box.area):  # stable: the later of equals on top
+        if box.right <= box.left or box.bottom <= box.top:
+            continue
+        ids[
+            int(box.top) // CELL : math.ceil(box.bottom / CELL),
+            int(box.left) // CELL : math.ceil(box.right / CELL),
+        ] = box.id
+    present = {int(value) for value in np.unique(ids)}
+    facts: dict[int, tuple[str, float | None]] = {0: (BACKGROUND, None)}
+    for box in parsed:
+        facts[box.id] = (box.label, box.score)
+        if box.id not in present:
+            why = "lies outside the picture" if box.area <= 0 else "is hidden by smaller boxes"
+            notes.append(f"box {box.id} ({box.label or 'no label'}) {why}; its group vanishes")
+    return _plan(ids, facts, notes)
+
+
+def read(
+    source: str | os.PathLike[str] | bytes,
+    height: int,
+    width: int,
+    names: Mapping[int, str] | None = None,
+) -> GroupPlan:
+    """Read a mask picture or a JSON list of boxes and make groups of it.
+
+    Args:
+        source: a path, or the file's bytes.  What begins with `[` or `{` is JSON: a list for
+            `from_boxes`, or COCO annotations of this one picture; anything else is a mask: a grey
+            picture's values, or a palette picture's indexes, are the ids.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        names: labels of a mask's ids.
+
+    Raises:
+        PictureError: neither a mask nor a list of boxes.
+    """
+    from vcmcodec import pixels
+
+    if isinstance(source, str | os.PathLike):
+        try:
+            data = Path(source).read_bytes()
+        except OSError as error:
+            raise PictureError(f"{os.fspath(source)}: {error.strerror or error}") from error
+    else:
+        data = source
+    if data.lstrip()[:1] in (b"[", b"{"):
+        if names:
+            raise RequestError("boxes carry their own labels; other labels are for masks only")
+        return from_boxes(_boxes_of(data), height, width)
+    with pixels.open_image(data, max_pixels=max(height * width, 1)) as image:
+        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+            raise PictureError(f"a mask must be a grey or palette picture, not {image.mode}")
+        return from_mask(pixels.values_of(image), height, width, names)
+
+
+def _grid(height: int, width: int) -> tuple[int, int]:
+    return -(-height // CELL), -(-width // CELL)
+
+
+def _has_id(item: Any) -> bool:
+    """COCO's `id` numbers annotations of a whole data set; only our own form's id is a group's."""
+    return isinstance(item, Mapping) and "box" in item and "id" in item
+
+
+def _majority(
+    mask: NDArray[np.uint8], rows: int, columns: int
+) -> tuple[NDArray[np.uint8], list[int]]:
+    """Give each cell the id most of its pixels have; also the ids that no cell took."""
+    values, positions = np.unique(mask, return_inverse=True)
+    positions = positions.reshape(mask.shape)
+    ids = np.empty((rows, columns), np.uint8)
+    column_of = np.arange(mask.shape[1]) // CELL * len(values)
+    for row in range(rows):  # one row of cells at a time: the counts of a large mask stay small
+        strip = positions[row * CELL : (row + 1) * CELL] + column_of
+        counts = np.bincount(strip.ravel(), minlength=columns * len(values))
+        ids[row] = values[counts.reshape(columns, len(values)).argmax(axis=1)]
+    return ids, sorted({int(value) for value in values} - {int(value) for value in np.unique(ids)})
+
+
+def _plan(
+    ids: NDArray[np.uint8], facts: Mapping[int, tuple[str, float | None]], notes: Iterable[str]
+) -> GroupPlan:
+    present, labels = np.unique(ids, return_inverse=True)
+    labels = labels.reshape(ids.shape).astype(np.uint8)
+    groups = []
+    for position, group_id in enumerate(int(value) for value in present):
+        inside = labels == position
+        in_rows, in_columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        box = Box(
+            left=int(in_columns[0]),
+            top=int(in_rows[0]),
+            width=int(in_columns[-1] - in_columns[0]) + 1,
+            height=int(in_rows[-1] - in_rows[0]) + 1,
+        )
+        label, score = facts[group_id]
+        groups.append(Group(group_id, label, score, box, int(inside.sum())))
+    return GroupPlan(labels, tuple(groups), tuple(notes))
+
+
+def _parse_box(item: Any, place: int, box_id: Any, height: int, width: int) -> _LabelledBox:
+    where = f"box {place + 1} of the list"
+    if not isinstance(item, Mapping) or not ("box" in item or "bbox" in item):
+        raise PictureError(f'{where}: no "box": [x, y, width, height]')
+    sides = item["box"] if "box" in item else item["bbox"]
+    if not isinstance(sides, Sequence) or len(sides) != 4 or not all(map(_is_number, sides)):
+        raise PictureError(f"{where}: a box is four finite numbers [x, y, width, height]")
+    left, top, box_width, box_height = map(float, sides)
+    if box_width < 0 or box_height < 0:
+        raise PictureError(f"{where}: negative width or height")
+    if isinstance(box_id, bool) or not isinstance(box_id, int) or not 1 <= box_id <= MAX_ID:
+        raise PictureError(f"{where}: an id is a whole number from 1 to {MAX_ID}, not {box_id!r}")
+    score = item.get("score")
+    if score is not None and not (_is_number(score) and 0 <= score <= 1):
+        raise PictureError(f"{where}: a score lies between 0 and 1, not {score!r}")
+    label = item.get("label", item.get("category_id", ""))
+    return _LabelledBox(
+        box_id,
+        str(label),
+        None if score is None else float(score),
+        left=min(max(left, 0.0), width),
+        top=min(max(top, 0.0), height),
+        right=min(max(left + box_width, 0.0), width),
+        bottom=min(max(top + box_height, 0.0), height),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _boxes_of(data: bytes) -> list[dict[str, Any]]:
+    """The list of boxes in a JSON file, with COCO's category names as labels."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise PictureError(f"not a JSON list of boxes: {error}") from error
+    if isinstance(content, list):
+        return content
+    boxes = content.get("annotations")
+    if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
+        raise PictureError('a JSON object of boxes needs a list "annotations", as COCO has it')
+    if len({box.get("image_id") for box in boxes}) > 1:
+        raise PictureError("annotations of several pictures; give those of this picture alone")
+    names = {
+        category["id"]: category["name"]
+        for category in content.get("categories", [])
+        if isinstance(category, dict) and {"id", "name"} <= category.keys()
+    }
+    return [{"label": names.get(box.get("category_id"), ""), **box} for box in boxes]
