@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from vcmcodec.bitstream.limits import Limits
 from vcmcodec.colour import one_line, to_rgb
 from vcmcodec.errors import LimitError, OutputError, PictureError, RequestError, VcmError
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     Source = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | "Picture"
 
-MAX_PIXELS = 1 << 28  # what `read` allows where the caller gives no limits: 16384 x 16384
 
 # Pillow's readers for everything a camera, browser or scanner writes.  Left out on purpose:
 # formats that start another program (EPS), need a driver (WMF) or are tables, not pictures (FITS).
@@ -65,14 +65,6 @@ _OPAQUE_FORMATS = {"JPEG": "JPEG", "PPM": "PPM", "BMP": "BMP"}  # cannot hold tr
 _opening = threading.Lock()
 
 
-class PixelLimits(Protocol):
-    """The part of `bitstream`'s limits that pictures need."""
-
-    @property
-    def max_pixels(self) -> int:
-        """Largest height x width."""
-
-
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A picture ready to be coded.
@@ -100,19 +92,19 @@ class Picture:
         return int(self.rgb.shape[1])
 
 
-def read(source: Source, limits: PixelLimits | None = None) -> Picture:
+def read(source: Source, limits: Limits | None = None) -> Picture:
     """Read a picture from wherever it is.
 
     Args:
         source: a path, a picture file's bytes, a binary file object, a `PIL.Image`, an array
             (H, W, 3), (H, W, 1) or (H, W) of uint8, or a `Picture` (returned as it is).
-        limits: anything with `max_pixels`.
+        limits: of which `max_pixels` counts here; the usual ones where not given.
 
     Raises:
         PictureError: not a picture, damaged, animated, or of a kind that has no 8-bit form.
         LimitError: more pixels than `limits.max_pixels`.
     """
-    max_pixels = MAX_PIXELS if limits is None else limits.max_pixels
+    max_pixels = (limits or Limits()).max_pixels
     if isinstance(source, Picture):
         _check_size(source.height, source.width, max_pixels)
         return source

@@ -1,0 +1,126 @@
+"""The three tables: which profiles, tasks and entropy coders there are.
+
+Everything else finds them here; a new one is one file and one line below.  Modules are named by
+strings and imported by `load()` alone, so that reading this table costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+from vcmcodec.bitstream.constants import CoderId, LayerId, ProfileId, TaskId
+from vcmcodec.errors import RequestError
+
+
+@dataclass(frozen=True)
+class ProfileSpec:
+    """One kind of coding.
+
+    Attributes:
+        id: number in the file.
+        name: for people and for `--profile`.
+        module: where its networks and substreams are defined.
+        summary: one line for people.
+        layers: what its files can hold, lowest first.
+        tasks: what its files can be written for.
+    """
+
+    id: ProfileId
+    name: str
+    module: str
+    summary: str
+    layers: tuple[LayerId, ...]
+    tasks: tuple[TaskId, ...]
+
+    def load(self) -> ModuleType:
+        """Import the profile's module (and with it torch)."""
+        return importlib.import_module(self.module)
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One reason to read a file.
+
+    Attributes:
+        id: number in the file.
+        name: for people and for `--task`.
+        summary: one line for people.
+        layer: the highest layer that it reads.
+    """
+
+    id: TaskId
+    name: str
+    summary: str
+    layer: LayerId
+
+
+@dataclass(frozen=True)
+class CoderSpec:
+    """One entropy coder for latents."""
+
+    id: CoderId
+    name: str
+    module: str
+
+    def load(self) -> ModuleType:
+        """Import the coder's module (and with it numpy)."""
+        return importlib.import_module(self.module)
+
+
+PROFILES = (
+    ProfileSpec(
+        ProfileId.SCENE,
+        "scene",
+        "vcmcodec.profiles.scene",
+        "the picture itself: a base layer for machines, two more for people",
+        (LayerId.BASE, LayerId.MID, LayerId.FULL),
+        (TaskId.HUMAN, TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
+    ),
+)
+
+TASKS = (
+    TaskSpec(TaskId.HUMAN, "human", "a picture for people", LayerId.FULL),
+    TaskSpec(TaskId.DETECTION, "detection", "objects and their boxes", LayerId.BASE),
+    TaskSpec(TaskId.CLASSIFICATION, "classification", "what the picture shows", LayerId.BASE),
+    TaskSpec(TaskId.SEGMENTATION, "segmentation", "a class for every pixel", LayerId.BASE),
+)
+
+CODERS = (CoderSpec(CoderId.RANS_16, "rans-16", "vcmcodec.entropy.rans"),)
+
+
+def profile(key: str | ProfileId) -> ProfileSpec:
+    """The profile of that name or id.
+
+    Raises:
+        RequestError: there is none.
+    """
+    for spec in PROFILES:
+        if key in (spec.name, spec.id):
+            return spec
+    raise RequestError(f"no profile {key} (there are: {', '.join(spec.name for spec in PROFILES)})")
+
+
+def task(key: str | TaskId) -> TaskSpec:
+    """The task of that name or id.
+
+    Raises:
+        RequestError: there is none.
+    """
+    for spec in TASKS:
+        if key in (spec.name, spec.id):
+            return spec
+    raise RequestError(f"no task {key} (there are: {', '.join(spec.name for spec in TASKS)})")
+
+
+def coder(key: str | CoderId) -> CoderSpec:
+    """The entropy coder of that name or id.
+
+    Raises:
+        RequestError: there is none.
+    """
+    for spec in CODERS:
+        if key in (spec.name, spec.id):
+            return spec
+    raise RequestError(f"no coder {key} (there are: {', '.join(spec.name for spec in CODERS)})")
