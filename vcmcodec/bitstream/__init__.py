@@ -1,0 +1,1 @@
+"""Bytes of a `.vcm` file and the objects they stand for; standard library only."""
