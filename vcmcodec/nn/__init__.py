@@ -1,0 +1,1 @@
+"""Network parts: no bytes, no files, no pictures."""

@@ -1,0 +1,116 @@
+"""Where groups and tiles lie on the cell grid, in the forms that networks need.
+
+Every spatial operation of the codec asks one question: "does that neighbour belong to my group?"
+This module answers it three ways: as colour masks for depthwise convolutions, as edge masks for the
+lapped filter, and as a table of neighbour rows for the entropy networks.  All three give exact
+zeros for neighbours of other groups, so nothing a group holds can reach another group's numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TAPS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+
+
+def colour_groups(labels: np.ndarray) -> np.ndarray:
+    """Give groups that touch (also at a corner) different colours, greedily.
+
+    Args:
+        labels: (rows, columns) integers, group position of each cell.
+
+    Returns:
+        (rows, columns) int64 colours 0..k-1; k is usually 2 to 4, whatever the number of groups.
+    """
+    ids, flat = np.unique(labels, return_inverse=True)
+    flat = flat.reshape(labels.shape)
+    touching: list[set[int]] = [set() for _ in ids]
+    for near, far in (
+        (flat[:, 1:], flat[:, :-1]),
+        (flat[1:], flat[:-1]),
+        (flat[1:, 1:], flat[:-1, :-1]),
+        (flat[1:, :-1], flat[:-1, 1:]),
+    ):
+        differ = near != far
+        for a, b in np.unique(np.stack([near[differ], far[differ]], 1), axis=0):
+            touching[a].add(int(b))
+            touching[b].add(int(a))
+    colours = np.zeros(len(ids), np.int64)
+    for position in sorted(range(len(ids)), key=lambda k: -len(touching[k])):
+        taken = {int(colours[other]) for other in touching[position] if colours[other] > 0}
+        colours[position] = next(c for c in range(1, len(ids) + 1) if c not in taken)
+    return colours[flat] - 1
+
+
+class GroupGeometry:
+    """Masks of one rectangle of cells.
+
+    Attributes:
+        masks16, masks8: one (rows, columns, 1) float tensor a colour at stride 16 and 8, or None
+            where the rectangle holds one group only (then no masking is needed at all).
+        same_x: (rows, columns - 1) bool: is the cell to the right in my group?  None as above.
+        same_y: (rows - 1, columns) bool, likewise downwards.
+    """
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self.rows, self.columns = labels.shape
+        self.masks16: tuple[Tensor, ...] | None = None
+        self.masks8: tuple[Tensor, ...] | None = None
+        self.same_x: Tensor | None = None
+        self.same_y: Tensor | None = None
+        if labels.size and (labels != labels.flat[0]).any():
+            colours = torch.from_numpy(colour_groups(labels))
+            masks = [(colours == c).float()[..., None] for c in range(int(colours.max()) + 1)]
+            self.masks16 = tuple(masks)
+            self.masks8 = tuple(
+                m.repeat_interleave(2, 0).repeat_interleave(2, 1).contiguous() for m in masks
+            )
+            self.same_x = torch.from_numpy(labels[:, 1:] == labels[:, :-1])
+            self.same_y = torch.from_numpy(labels[1:] == labels[:-1])
+
+
+def neighbour_rows(labels: np.ndarray, batch: int = 1) -> Tensor:
+    """Row numbers of the 3x3 neighbourhood of every cell.
+
+    Cells are rows of a matrix, picture after picture, in raster order.  Where a neighbour lies
+    outside the rectangle or in another group, the table points at one row past the end, which the
+    caller keeps at zero.
+
+    Args:
+        labels: (rows, columns) group position of each cell.
+        batch: pictures that share this map.
+
+    Returns:
+        (batch * rows * columns, 9) int64, taps in raster order, the centre at index 4.
+    """
+    rows, columns = labels.shape
+    size = rows * columns
+    index = np.full((rows + 2, columns + 2), -1, np.int64)
+    index[1:-1, 1:-1] = np.arange(size).reshape(rows, columns)
+    padded = np.full((rows + 2, columns + 2), -1, np.int64)
+    padded[1:-1, 1:-1] = labels
+    table = np.empty((size, len(TAPS)), np.int64)
+    for tap, (dy, dx) in enumerate(TAPS):
+        window = (slice(1 + dy, 1 + dy + rows), slice(1 + dx, 1 + dx + columns))
+        table[:, tap] = np.where(padded[window] == labels, index[window], -1).reshape(-1)
+    offsets = np.arange(batch)[:, None, None] * size
+    whole = np.where(table[None] >= 0, table[None] + offsets, batch * size)
+    return torch.from_numpy(whole.reshape(batch * size, len(TAPS)))
+
+
+def phase_rows(rows: int, columns: int, phases: int, batch: int = 1) -> tuple[Tensor, ...]:
+    """Which cells are coded in which pass.
+
+    Two phases: the checkerboard, even cells first.  Four: one cell of each 2x2 square at a time, in
+    the order top left, bottom right, top right, bottom left, so that three quarters of the cells
+    have neighbours to lean on.
+
+    Returns:
+        One tensor of row numbers a phase (see `neighbour_rows`), in increasing order.
+    """
+    y, x = np.mgrid[:rows, :columns]
+    which = (y + x) % 2 if phases == 2 else np.array([[0, 2], [3, 1]])[y % 2, x % 2]
+    which = np.tile(which.reshape(-1), batch)
+    return tuple(torch.from_numpy(np.flatnonzero(which == phase)) for phase in range(phases))

@@ -1,0 +1,354 @@
+"""The entropy model of a latent on the cell grid: hyper-latent, slices, phases, refinement.
+
+One traversal serves training, encoding and decoding: it walks through hyper-latent, slices and
+phases in file order, lets integer networks (`integer.py`) choose a mean and a table for every value,
+and hands these to a *coder*, which answers with the values:
+
+    training   estimates bits, rounds straight through       (training/)
+    encoding   rounds what the analysis transform gave       (profiles/coding.py)
+    decoding   takes symbols out of the bitstream            (profiles/coding.py)
+
+so that the two ends cannot differ in their order.  Values are rows (cells) by columns (channels).
+
+    hyper-latent z ----------------> h: what the neighbourhood looks like --.
+    earlier slices, here and around -----------------------------------------+--> mean, table
+    this slice's earlier phases, around ------------------------------------'
+
+A refinement codes the base's channels again at a finer level; the base's own values, scaled by an
+exact integer ratio, are its means and its context.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vcmcodec.nn.gain import LOG_UNIT, Level
+from vcmcodec.nn.integer import (
+    ACTIVATION_MAX,
+    VALUE_UNIT,
+    IntegerLinear,
+    compand,
+    compand_smooth,
+    companding_table,
+    floor_through,
+)
+
+SCALE_COUNT = 64
+MEAN_MAX = 2047  # in 1/16 of a step
+RATIO_BITS = 12  # fixed-point digits of the ratio between two levels' gains
+INDEX_PER_OCTAVE_64 = 376  # 64 times the table indexes in a doubling of the scale (ln 2 / 0.118)
+
+
+@dataclass(frozen=True)
+class LatentShape:
+    """How a latent is cut into slices.
+
+    Attributes:
+        slices: channels of each slice.
+        phases: passes over the cells for each slice, 2 or 4.
+        layers: which layer (0 base, 1 mid, 2 full) each slice belongs to, non-decreasing.
+        hyper: channels of the hyper-latent, which belongs to the base.
+        levels: trained rate levels.
+    """
+
+    slices: tuple[int, ...]
+    phases: tuple[int, ...]
+    layers: tuple[int, ...]
+    hyper: int
+    levels: int
+
+    @property
+    def base_slices(self) -> tuple[int, ...]:
+        return tuple(c for c, layer in zip(self.slices, self.layers, strict=True) if layer == 0)
+
+    @property
+    def base_channels(self) -> int:
+        return sum(self.base_slices)
+
+    @property
+    def channels(self) -> int:
+        return sum(self.slices)
+
+
+@dataclass(frozen=True)
+class CellGrid:
+    """The cells of one traversal: neighbour table and the rows of each phase."""
+
+    neighbours: Tensor
+    phases: dict[int, tuple[Tensor, ...]]
+
+    @property
+    def size(self) -> int:
+        return self.neighbours.shape[0]
+
+
+class Coder(Protocol):
+    """What a traversal asks for values.  `where` names the first channel that is coded."""
+
+    exact: bool
+
+    def hyper(self, channels: int) -> Tensor:
+        """Hyper-latent of all cells: integer-valued (cells, channels)."""
+
+    def values(self, where: slice, rows: Tensor, mean: Tensor, index: Tensor) -> Tensor:
+        """Code the given rows; mean (1/16 steps) and table index are (rows, channels).
+
+        Returns decoded values in 1/16 steps.
+        """
+
+
+def gather(values: Tensor, neighbours: Tensor) -> Tensor:
+    """(cells, C) and (n, 9) row numbers -> (n, 9 C); rows past the end are zero."""
+    padded = torch.cat([values, values.new_zeros(1, values.shape[1])])
+    return padded[neighbours].reshape(neighbours.shape[0], -1)
+
+
+class SliceModel(nn.Module):
+    """Mean and table index of one slice, from the hyper features and two kinds of context."""
+
+    HYPER, POINT, AROUND, OWN, NARROW, HIDDEN = 96, 96, 64, 96, 24, 128
+    DIRECT = 12  # own channels that are seen around without reduction
+
+    def __init__(self, channels: int, before: int) -> None:
+        super().__init__()
+        self.channels, self.before = channels, before
+        self.direct = min(self.DIRECT, channels)
+        inputs = self.HYPER + self.OWN
+        if before:
+            self.point = IntegerLinear(2 * before, self.POINT)
+            self.narrow = IntegerLinear(2 * before, self.NARROW)
+            self.around = IntegerLinear(9 * self.NARROW, self.AROUND)
+            inputs += self.POINT + self.AROUND
+        self.own_narrow = IntegerLinear(2 * channels, self.NARROW)
+        self.own = IntegerLinear(9 * (self.NARROW + 2 * self.direct), self.OWN)
+        self.first = IntegerLinear(inputs, self.HIDDEN)
+        self.second = IntegerLinear(self.HIDDEN, self.HIDDEN)
+        self.last = IntegerLinear(
+            self.HIDDEN, 2 * channels, limit=MEAN_MAX, relu=False, zero=True
+        )
+
+    def context(self, hyper: Tensor, before: Tensor | None, grid: CellGrid) -> Tensor:
+        """What is known of every cell before this slice; `before` is companded, (cells, 2n)."""
+        if before is None:
+            return hyper
+        around = self.around(gather(self.narrow(before), grid.neighbours))
+        return torch.cat([hyper, self.point(before), around], 1)
+
+    def parameters(
+        self, context: Tensor, own: Tensor | None, rows: Tensor, grid: CellGrid
+    ) -> tuple[Tensor, Tensor]:
+        """Mean in 1/16 steps and offset of the table index, (rows, channels) each."""
+        known = context[rows]
+        if own is None:
+            seen = known.new_zeros(len(rows), self.OWN)
+        else:
+            own_parts = [self.own_narrow(own), own[:, : self.direct]]
+            own_parts.append(own[:, self.channels : self.channels + self.direct])
+            seen = self.own(gather(torch.cat(own_parts, 1), grid.neighbours[rows]))
+        out = self.last(self.second(self.first(torch.cat([known, seen], 1))))
+        mean, scale = out.chunk(2, 1)
+        return mean, floor_through((scale + VALUE_UNIT / 2) / VALUE_UNIT)
+
+
+class LatentModel(nn.Module):
+    """Integer networks and level vectors of a whole latent."""
+
+    def __init__(self, shape: LatentShape) -> None:
+        super().__init__()
+        self.shape = shape
+        width = SliceModel.HYPER
+        self.register_buffer("companding", companding_table())
+        self.hyper_gather = IntegerLinear(9 * shape.hyper, 128, shift=6)
+        self.hyper_features = IntegerLinear(128, width, shift=6)
+        self.level_features = nn.Parameter(torch.zeros(shape.levels, width))
+        self.level_index = nn.Parameter(torch.zeros(shape.levels, shape.channels))
+        self.refine_features = nn.Parameter(torch.zeros(shape.levels, width))
+        self.refine_base_features = nn.Parameter(torch.zeros(shape.levels, width))
+        self.refine_index = nn.Parameter(torch.zeros(shape.base_channels))
+        before = 0
+        models = []
+        for channels in shape.slices:
+            models.append(SliceModel(channels, before))
+            before += channels
+        self.slices = nn.ModuleList(models)
+        refine, done = [], 0
+        for channels in shape.base_slices:
+            refine.append(SliceModel(channels, shape.base_channels + done))
+            done += channels
+        self.refine = nn.ModuleList(refine)
+
+    # ---- pieces that differ between training and coding only in their gradients
+
+    def _level(self, level: Level, table: Tensor, exact: bool) -> Tensor:
+        return level.integers(table) if exact else level.smooth(table)
+
+    def _compand(self, values: Tensor, exact: bool) -> Tensor:
+        one = compand(values, self.companding) if exact else compand_smooth(values)
+        return torch.cat([one, one.abs()], 1)
+
+    def hyper_context(self, hyper: Tensor, grid: CellGrid) -> Tensor:
+        """Features (cells, 96) of the hyper-latent around each cell, without a level."""
+        scaled = (hyper * 4).clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
+        return self.hyper_features(self.hyper_gather(gather(scaled, grid.neighbours)))
+
+    # ---- traversals
+
+    def code_slices(
+        self, coder: Coder, grid: CellGrid, level: Level, hyper: Tensor, layer: int, base: Tensor
+    ) -> Tensor:
+        """Code the slices of one layer.
+
+        Args:
+            hyper: `hyper_context`.
+            base: values of all channels before this layer, (cells, n), 1/16 steps of `level`.
+
+        Returns:
+            (cells, n + channels of this layer), 1/16 steps.
+        """
+        features = self._level(level, self.level_features, coder.exact)
+        hyper = (hyper + features).clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
+        offsets = self._level(level, self.level_index, coder.exact)
+        done = base
+        for number, model in enumerate(self.slices):
+            if self.shape.layers[number] != layer:
+                continue
+            where = slice(done.shape[1], done.shape[1] + model.channels)
+            before = self._compand(done, coder.exact) if done.shape[1] else None
+            values = self._code(
+                coder, grid, model, where, self.shape.phases[number], hyper, before,
+                offsets[where], None,
+            )
+            done = torch.cat([done, values], 1)
+        return done
+
+    def code_refinement(
+        self,
+        coder: Coder,
+        grid: CellGrid,
+        level: Level,
+        base_level: Level,
+        hyper: Tensor,
+        base: Tensor,
+        log_gain: Tensor,
+    ) -> Tensor:
+        """Code the base's channels again at `level`, given their values at `base_level`.
+
+        Args:
+            base: (cells, base channels), 1/16 steps of `base_level`.
+            log_gain: (levels, base channels) integer gains in 1/256 octave (`gain.Gains`).
+
+        Returns:
+            (cells, base channels) in 1/16 steps of `level`.
+        """
+        octaves = level.integers(log_gain) - base_level.integers(log_gain)
+        guess = scale_exactly(base, octaves)
+        features = self._level(level, self.refine_features, coder.exact)
+        features = features + self._level(base_level, self.refine_base_features, coder.exact)
+        hyper = (hyper + features).clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
+        start = floor_through(self.refine_index + 0.5)
+        offsets = start + torch.floor(octaves * INDEX_PER_OCTAVE_64 / (64 * LOG_UNIT))
+        seen = self._compand(guess, coder.exact)
+        done = base[:, :0]
+        for number, model in enumerate(self.refine):
+            where = slice(done.shape[1], done.shape[1] + model.channels)
+            before = seen
+            if done.shape[1]:
+                before = torch.cat([seen, self._compand(done, coder.exact)], 1)
+            values = self._code(
+                coder, grid, model, where, self.shape.phases[number], hyper, before,
+                offsets[where], guess[:, where],
+            )
+            done = torch.cat([done, values], 1)
+        return done
+
+    def _code(
+        self,
+        coder: Coder,
+        grid: CellGrid,
+        model: SliceModel,
+        where: slice,
+        phases: int,
+        hyper: Tensor,
+        before: Tensor | None,
+        offsets: Tensor,
+        guess: Tensor | None,
+    ) -> Tensor:
+        context = model.context(hyper, before, grid)
+        values = hyper.new_zeros(grid.size, model.channels)
+        for phase, rows in enumerate(grid.phases[phases]):
+            own = self._compand(values, coder.exact) if phase else None
+            mean, index = model.parameters(context, own, rows, grid)
+            if guess is not None:
+                mean = mean + guess[rows]
+            index = (index + offsets).clamp(0, SCALE_COUNT - 1)
+            decoded = coder.values(where, rows, mean, index)
+            values = values.index_copy(0, rows, decoded)
+        return values
+
+    # ---- export
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Round everything that chooses a table to the integers that are stored."""
+        for module in self.modules():
+            if isinstance(module, IntegerLinear):
+                module.freeze()
+        for table in (
+            self.level_features, self.level_index, self.refine_features,
+            self.refine_base_features, self.refine_index,
+        ):
+            table.copy_(torch.floor(table + 0.5))
+
+    def prove_exact(self) -> None:
+        """Raise WeightsError unless every sum of every integer network is exact in float32."""
+        for name, module in self.named_modules():
+            if isinstance(module, IntegerLinear):
+                module.prove_exact(name)
+
+
+def scale_exactly(values: Tensor, octaves: Tensor) -> Tensor:
+    """Multiply integers by 2**(octaves / 256), in integers alone.
+
+    Args:
+        values: (cells, channels) integer-valued, below 2**31 in size.
+        octaves: (channels,) integers, 1/256 octave.
+
+    Returns:
+        floor(values * ratio + 1/2), where the ratio is a fixed-point number with 12 binary digits
+        taken from a table of the 256 roots of two.
+    """
+    table = ratio_table(values.device)
+    steps = octaves.long()
+    whole = torch.div(steps, LOG_UNIT, rounding_mode="floor")
+    ratio = table[steps - whole * LOG_UNIT]
+    ratio = torch.where(whole >= 0, ratio << whole.clamp(min=0), ratio >> (-whole).clamp(min=0))
+    product = values.detach().long() * ratio + (1 << (RATIO_BITS - 1))
+    scaled = (product >> RATIO_BITS).float()
+    if not values.requires_grad:
+        return scaled
+    smooth = values * torch.exp2(octaves / LOG_UNIT)  # training: the gradient of the true product
+    return smooth + (scaled - smooth).detach()
+
+
+def ratio_table(device: torch.device) -> Tensor:
+    """floor(2**12 * 2**(k / 256)) for k = 0..255, by integer roots: no float is involved."""
+    return torch.tensor(_RATIOS, dtype=torch.int64, device=device)
+
+
+def _ratios() -> list[int]:
+    out = []
+    for k in range(LOG_UNIT):
+        target = 1 << (RATIO_BITS * LOG_UNIT + k)  # (2**12 * 2**(k/256)) ** 256
+        low, high = 1 << RATIO_BITS, 2 << RATIO_BITS
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if middle**LOG_UNIT <= target else (low, middle)
+        out.append(low)
+    return out
+
+
+_RATIOS = _ratios()

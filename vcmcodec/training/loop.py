@@ -1,0 +1,197 @@
+"""The training loop: seeded, resumable to the step, averaged, watched.
+
+A run is a folder: `state-*.safetensors` (weights, averages, optimiser moments; each file of at most
+16 MiB), `state.json` (step, random generators, recipe), `log.jsonl` (one line a report) and
+TensorBoard files where tensorboard is installed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vcmcodec.errors import VcmError
+
+SHARD_BYTES = 15 * 2**20
+
+
+class TrainingError(VcmError):
+    """A run went wrong: the loss is not finite, or the rate has collapsed."""
+
+    code = "training"
+
+
+def schedule(step: int, steps: int, warm_up: int, last: float) -> float:
+    """Share of the learning rate: linear warm-up, then a cosine down to `last`."""
+    rise = min(1.0, (step + 1) / warm_up)
+    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+    return rise * (last + (1 - last) * fall)
+
+
+class Run:
+    """Weights, their average, optimiser and random state of one run folder.
+
+    Args:
+        folder: where the run lives; an existing run is resumed.
+        model: everything that is learned.
+        groups: optimiser groups, each with its own "base" learning rate.
+        average: decay of the exponential average of the weights.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: nn.Module,
+        groups: list[dict[str, object]],
+        *,
+        average: float,
+        seed: int,
+    ) -> None:
+        self.folder, self.model, self.average = folder, model, average
+        self.optimiser = torch.optim.Adam(
+            [{**g, "lr": g["base"]} for g in groups], betas=(0.9, 0.98), eps=1e-9
+        )
+        self.step = 0
+        self.random = np.random.default_rng(seed)
+        torch.manual_seed(seed)
+        self.averaged = {k: v.detach().clone() for k, v in model.named_parameters()}
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "state.json").exists():
+            self._resume()
+
+    # ---- steps
+
+    def apply(self, loss: Tensor, share: float, clip: float = 1.0) -> None:
+        """One optimiser step at a share of the base learning rates."""
+        if not bool(torch.isfinite(loss)):
+            raise TrainingError(f"step {self.step}: the loss is {float(loss)}")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["base"] * share
+            norm = nn.utils.clip_grad_norm_(group["params"], clip)
+            if not bool(torch.isfinite(norm)):
+                raise TrainingError(f"step {self.step}: a gradient is not finite")
+        self.optimiser.step()
+        self.step += 1
+        decay = min(self.average, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value in self.model.named_parameters():
+                self.averaged[name].lerp_(value, 1 - decay)
+
+    def with_average(self) -> AveragedWeights:
+        """Context in which the model carries the averaged weights."""
+        return AveragedWeights(self)
+
+    # ---- keeping
+
+    def save(self) -> None:
+        """Write the whole state; an interrupted save leaves the previous one whole."""
+        state: dict[str, Tensor] = {}
+        for name, value in self.model.named_parameters():
+            state[f"weight.{name}"] = value.detach()
+            state[f"average.{name}"] = self.averaged[name]
+            for key, moment in self.optimiser.state.get(value, {}).items():
+                state[f"adam.{key}.{name}"] = moment.detach()
+        shards = list(_shards(state))
+        stem = f"state-{self.step:07d}"
+        names = []
+        for number, shard in enumerate(shards):
+            names.append(f"{stem}-{number:02d}.safetensors")
+            save_file({k: v.contiguous() for k, v in shard.items()}, self.folder / names[-1])
+        random = pickle.dumps((self.random.bit_generator.state, torch.get_rng_state().numpy()))
+        text = {"step": self.step, "files": names, "random": base64.b64encode(random).decode()}
+        part = self.folder / "state.json.part"
+        part.write_text(json.dumps(text))
+        os.replace(part, self.folder / "state.json")
+        for old in self.folder.glob("state-*.safetensors"):
+            if old.name not in names:
+                old.unlink()
+
+    def _resume(self) -> None:
+        text = json.loads((self.folder / "state.json").read_text())
+        state: dict[str, Tensor] = {}
+        for name in text["files"]:
+            state.update(load_file(self.folder / name))
+        self.step = text["step"]
+        for name, value in self.model.named_parameters():
+            value.data.copy_(state[f"weight.{name}"])
+            self.averaged[name].copy_(state[f"average.{name}"])
+            moments = {}
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                if f"adam.{key}.{name}" in state:
+                    moments[key] = state[f"adam.{key}.{name}"]
+            if moments:
+                self.optimiser.state[value] = moments
+        # the run's own file, written by `save`: numpy and torch generator states
+        generator, seed = pickle.loads(base64.b64decode(text["random"]))  # noqa: S301
+        self.random.bit_generator.state = generator
+        torch.set_rng_state(torch.from_numpy(seed))
+
+
+class AveragedWeights:
+    """Swaps the averaged weights in, and the trained ones back at the end."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __enter__(self) -> None:
+        self.kept = {k: v.detach().clone() for k, v in self.run.model.named_parameters()}
+        self._load(self.run.averaged)
+
+    def __exit__(self, *_: object) -> None:
+        self._load(self.kept)
+
+    def _load(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in self.run.model.named_parameters():
+                value.copy_(values[name])
+
+
+def _shards(state: dict[str, Tensor]) -> Iterable[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name, value in state.items():
+        if shard and size + value.nbytes > SHARD_BYTES:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = value
+        size += value.nbytes
+    yield shard
+
+
+class Log:
+    """One JSON line a report, TensorBoard where it is installed, and a callback for the screen."""
+
+    def __init__(self, folder: Path, show: Callable[[dict[str, float]], None]) -> None:
+        self._file = open(folder / "log.jsonl", "a")  # noqa: SIM115 - lives as long as the run
+        self._show = show
+        self._board = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+        except ImportError:
+            pass
+        self._start = time.monotonic()
+
+    def report(self, step: int, **values: float) -> None:
+        minutes = (time.monotonic() - self._start) / 60
+        line = {"step": step, "minutes": round(minutes, 2), **values}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+        self._show(line)

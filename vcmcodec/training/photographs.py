@@ -1,0 +1,94 @@
+"""Crops of photographs for training, from folders or tar shards, kept decoded in memory."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vcmcodec.errors import RequestError
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".tif", ".tiff", ".bmp")
+
+
+def picture_bytes(sources: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of every picture in folders, tar shards and single files, in sorted order."""
+    for source in sources:
+        if source.is_dir():
+            inner = sorted(p for p in source.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
+            for path in inner:
+                yield path.name, path.read_bytes()
+        elif source.suffix == ".tar":
+            with tarfile.open(source) as shard:
+                for member in sorted(shard.getmembers(), key=lambda m: m.name):
+                    file = shard.extractfile(member)
+                    if file and Path(member.name).suffix.lower() in PICTURE_SUFFIXES:
+                        yield member.name, file.read()
+        elif source.is_file():
+            yield source.name, source.read_bytes()
+        else:
+            raise RequestError(f"{source}: no such folder, tar shard or picture")
+
+
+class PhotographCrops:
+    """Random square crops: flips, quarter turns, now and then a reduced picture.
+
+    Args:
+        sources: folders, tar shards, files.
+        size: side in pixels; pictures smaller than that are left out.
+    """
+
+    REDUCED = 0.3  # share of the crops that come from a picture reduced by 0.5 .. 1
+
+    def __init__(self, sources: Sequence[Path], size: int) -> None:
+        self.size = size
+        self.pictures: list[np.ndarray] = []
+        for _, data in picture_bytes(sources):
+            rgb = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+            if min(rgb.shape[:2]) >= size:
+                self.pictures.append(rgb)
+        if not self.pictures:
+            raise RequestError(f"no picture of at least {size}x{size} pixels to train on")
+        areas = np.array([p.shape[0] * p.shape[1] for p in self.pictures], np.float64)
+        self._chance = areas / areas.sum()
+
+    def _crop(self, random: np.random.Generator) -> np.ndarray:
+        rgb = self.pictures[int(random.choice(len(self.pictures), p=self._chance))]
+        height, width = rgb.shape[:2]
+        side = self.size
+        if random.random() < self.REDUCED:
+            side = int(self.size * random.uniform(1.0, min(2.0, min(height, width) / self.size)))
+        top, left = random.integers(height - side + 1), random.integers(width - side + 1)
+        crop = rgb[top : top + side, left : left + side]
+        if side != self.size:
+            small = Image.fromarray(crop).resize((self.size, self.size), Image.Resampling.LANCZOS)
+            crop = np.asarray(small)
+        if random.random() < 0.5:
+            crop = crop[:, ::-1]
+        return np.rot90(crop, int(random.choice([0, 0, 0, 1, 3])))
+
+    def batch(self, count: int, random: np.random.Generator) -> Tensor:
+        """(count, 3, size, size) float32 in 0..1."""
+        crops = np.stack([self._crop(random) for _ in range(count)])
+        return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+
+
+def random_labels(rows: int, columns: int, random: np.random.Generator) -> np.ndarray:
+    """A random group map: two to four groups, rectangles or blobs, at cell resolution."""
+    labels = np.zeros((rows, columns), np.int64)
+    y, x = np.mgrid[:rows, :columns]
+    for group in range(1, int(random.choice([2, 2, 3, 4]))):
+        cy, cx = random.uniform(0, rows), random.uniform(0, columns)
+        ry, rx = random.uniform(1, rows / 2), random.uniform(1, columns / 2)
+        if random.random() < 0.5:
+            inside = (abs(y - cy) < ry) & (abs(x - cx) < rx)
+        else:
+            inside = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
+        labels[inside] = group
+    return labels

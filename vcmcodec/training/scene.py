@@ -1,0 +1,167 @@
+"""How `scene` is trained: rate plus distortion over rate levels, widths, layers and group maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
+from vcmcodec.nn.geometry import GroupGeometry
+from vcmcodec.nn.integer import IntegerLinear
+from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
+from vcmcodec.training.coder import HyperPrior, TrainingCoder
+from vcmcodec.training.photographs import random_labels
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one step trains.
+
+    Attributes:
+        level: rate level of the widest layer that is coded.
+        base_level: rate level of the base; below `level` the base is refined.
+        widths: 1 base, 2 up to mid, 3 full.
+        labels: (rows, columns) group map of every crop of the batch.
+    """
+
+    level: int
+    base_level: int
+    widths: int
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class SceneRecipe:
+    """Numbers of the training; reasons in docs/decisions/0002-training-scene.md."""
+
+    crop: int = 256
+    batch: int = 2
+    steps: int = 24000
+    opening: int = 6000  # steps at the middle rate and full width only
+    opening_level: int = 5000
+    warm_up: int = 200
+    rate_transforms: float = 2e-3
+    rate_integers: float = 0.15  # weights in units of 1, up to 127
+    rate_tables: float = 0.1  # level vectors and biases, in output units
+    rate_gains: float = 0.4  # 1/256 octave
+    last_rate: float = 0.03  # share of the learning rate that is left at the end
+    average: float = 0.999  # of the weights
+    grouped: float = 0.25
+    refined: float = 0.35
+    narrow: tuple[float, float, float] = (0.15, 0.12, 0.73)
+
+
+def draw(recipe: SceneRecipe, step: int, random: np.random.Generator) -> Draw:
+    """Choose levels, width and group map of one step."""
+    cells = recipe.crop // 16
+    single = np.zeros((cells, cells), np.int64)
+    if step < recipe.opening:
+        return Draw(recipe.opening_level, recipe.opening_level, 3, single)
+    level = int(random.integers(RATE_LEVEL_MAX + 1))
+    widths = int(random.choice([1, 2, 3], p=recipe.narrow))
+    base_level = level
+    if widths > 1 and random.random() < recipe.refined:
+        base_level = int(random.integers(level + 1))
+    grouped = random.random() < recipe.grouped
+    labels = random_labels(cells, cells, random) if grouped else single
+    return Draw(level, base_level, widths, labels)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a forward pass gives: pictures (B, 3, H, W) and bits (scalar tensors)."""
+
+    picture: Tensor
+    bits: Tensor
+    preview: Tensor | None  # the base's own picture, where it was coded at a coarser level
+    base_bits: Tensor
+    parts: list[float]
+
+
+def code(
+    codec: PictureCodec, prior: HyperPrior, images: Tensor, plan: Draw, *, noisy: bool
+) -> Outcome:
+    """Run analysis, entropy model and synthesis over pictures (B, 3, H, W) of whole cells."""
+    rows, columns = plan.labels.shape
+    geometry = GroupGeometry(plan.labels)
+    grid = cell_grid(plan.labels, codec.latent.phases, len(images))
+    level = Level(plan.level, codec.latent.levels)
+    base_level = Level(plan.base_level, codec.latent.levels)
+    parts = codec.analysis(images, geometry, plan.widths)
+    latent = torch.cat(parts, -1).reshape(grid.size, -1)
+    base_channels = codec.latent.base_channels
+
+    steps = latent[:, :base_channels] * codec.gains.gain(base_level, slice(0, base_channels))
+    coder = TrainingCoder(steps, codec.hyper_analysis(steps), prior, noisy=noisy)
+    hyper = codec.entropy.hyper_context(coder.hyper(codec.latent.hyper), grid)
+    values = codec.entropy.code_slices(coder, grid, base_level, hyper, 0, steps[:, :0])
+    bits = base_bits = coder.bits
+    counted = coder.parts
+    preview = None
+
+    def synthesise(decoded: Tensor, at: Level) -> Tensor:
+        dense = codec.dequantise(decoded, at)
+        return codec.synthesis(dense.reshape(len(images), rows, columns, -1), geometry)
+
+    if plan.widths > 1:
+        steps = latent * codec.gains.gain(level, slice(0, latent.shape[1]))
+        coder = TrainingCoder(steps, None, prior, noisy=noisy)
+        if plan.base_level < plan.level:
+            preview = synthesise(values, base_level)
+            log_gain = codec.gains.log_gain[:, :base_channels]
+            values = codec.entropy.code_refinement(
+                coder, grid, level, base_level, hyper, values, log_gain
+            )
+        for layer in range(1, plan.widths):
+            values = codec.entropy.code_slices(coder, grid, level, hyper, layer, values)
+        bits = bits + coder.bits
+        counted = counted + coder.parts
+    picture = synthesise(values, level if plan.widths > 1 else base_level)
+    return Outcome(picture, bits, preview, base_bits, counted)
+
+
+def lmbda_at(codec: PictureCodec, rate_level: int) -> float:
+    """The Lagrange weight of a rate level, interpolated in the log domain."""
+    level = Level(rate_level, codec.latent.levels)
+    return float(torch.exp(level.floats(torch.log(torch.tensor(codec.lmbdas)))))
+
+
+def loss(codec: PictureCodec, images: Tensor, plan: Draw, outcome: Outcome) -> Tensor:
+    """lmbda * 255**2 * MSE + bpp, balanced between levels so that none drowns the others."""
+    pixels = images.shape[0] * images.shape[2] * images.shape[3]
+
+    def term(picture: Tensor, bits: Tensor, rate_level: int) -> Tensor:
+        weight = lmbda_at(codec, rate_level)
+        squared = ((picture - images) ** 2).mean() * 255**2
+        return (weight * squared + bits / pixels) / (20 * weight**0.5 + 0.02)
+
+    total = term(outcome.picture, outcome.bits, plan.level)
+    if outcome.preview is not None:
+        total = total + 0.5 * term(outcome.preview, outcome.base_bits, plan.base_level)
+    return total
+
+
+def parameter_groups(
+    codec: PictureCodec, prior: HyperPrior, recipe: SceneRecipe
+) -> list[dict[str, object]]:
+    """Optimiser groups; integer networks and transforms have their own rates and are clipped apart."""
+    weights, tables, gains = [], [], list(codec.gains.parameters())
+    seen: set[int] = {id(p) for p in gains}
+    for module in codec.entropy.modules():
+        if isinstance(module, IntegerLinear):
+            weights.append(module.weight)
+            tables.append(module.bias)
+    seen |= {id(p) for p in weights}
+    tables += [p for p in codec.entropy.parameters() if id(p) not in seen | {id(t) for t in tables}]
+    seen |= {id(p) for p in tables}
+    rest: list[nn.Parameter] = [p for p in codec.parameters() if id(p) not in seen]
+    rest += list(prior.parameters())
+    return [
+        {"params": rest, "base": recipe.rate_transforms},
+        {"params": weights, "base": recipe.rate_integers},
+        {"params": tables, "base": recipe.rate_tables},
+        {"params": gains, "base": recipe.rate_gains},
+    ]
