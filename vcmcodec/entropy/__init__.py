@@ -1,0 +1,1 @@
+"""Integer probability tables and the coders that use them."""
