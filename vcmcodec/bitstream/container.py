@@ -106,10 +106,9 @@ class Container:
         if end is None or end >= self.size:
             return ()
         whole = sum(map(self.is_whole, self.entries))
-        return (
-            f"the file is cut off: no more than {end:,} of its {self.size:,} bytes are there, "
-            f"{whole} of {len(self.entries)} substreams are whole",
-        )
+        bytes_there = f"no more than {end:,} of its {self.size:,} bytes are there"
+        substreams_there = f"{whole} of {len(self.entries)} substreams are whole"
+        return (f"the file is cut off: {bytes_there}, {substreams_there}",)
 
     @property
     def is_cut_off(self) -> bool:

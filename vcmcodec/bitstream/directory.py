@@ -171,9 +171,7 @@ def _unpack_entry(fields: ByteReader, name: str, header: Header, offset: int) ->
     )
 
 
-def _check_entry(
-    entry: Entry, name: str, header: Header, layers: set[LayerId], fail: Fail
-) -> None:
+def _check_entry(entry: Entry, name: str, header: Header, layers: set[LayerId], fail: Fail) -> None:
     if entry.layer not in layers:
         raise fail(f"{name}.layer", f"{entry.layer} is not a layer of the file")
     if entry.group not in header.group_ids and (entry.group or entry.kind in _OF_ONE_GROUP):

@@ -41,7 +41,7 @@ class Group:
         label: at most 64 bytes of UTF-8 without control characters.
         score: 0..1 in steps of 1/254 once it has been in a file, or None.
         box: the smallest rectangle that holds the group's cells.
-        cells: how many cells belong to it.
+        cells: how many cells belong to it, at least one.
     """
 
     id: int
@@ -258,8 +258,11 @@ def _group_faults(group: Group, rows: int, columns: int) -> Iterator[tuple[str, 
         yield "box", "is negative"
     if box.left + box.width > columns or box.top + box.height > rows:
         yield "box", f"reaches beyond the {columns} x {rows} cells of the picture"
-    if not 0 <= group.cells <= box.width * box.height:
-        yield "cells", f"{group.cells} do not fit into the box"
+    if not 1 <= group.cells <= box.width * box.height:
+        yield (
+            "cells",
+            f"{group.cells} is not within 1..{box.width * box.height}, the cells of the box",
+        )
 
 
 def _corrupt(fields: ByteReader, field: str, message: str) -> FormatError:

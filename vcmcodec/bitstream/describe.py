@@ -1,0 +1,191 @@
+"""Facts about a file, as `vcm info` shows them: frozen dataclasses that are ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vcmcodec.bitstream.constants import CELL, FILE_WIDE_LAYERS, WIDTHS
+from vcmcodec.bitstream.container import Container
+from vcmcodec.bitstream.directory import Entry, kind_name
+from vcmcodec.bitstream.select import task_name
+
+
+@dataclass(frozen=True, slots=True)
+class SubstreamFacts:
+    """One substream; `crc32` is hexadecimal, `whole` is False for one that is cut off."""
+
+    kind: str
+    layer: str
+    group: int
+    tile: int
+    offset: int
+    num_bytes: int
+    crc32: str
+    critical: bool
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """One layer; `num_bytes` and `bpp` are its own, without the layers below.
+
+    `rate_level` is the quality, 0..100.  `whole` is False for a layer that is cut off or that this
+    part of a file does not hold.
+    """
+
+    name: str
+    width: float
+    rate_level: float
+    num_bytes: int
+    bpp: float
+    whole: bool
+    substreams: tuple[SubstreamFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFacts:
+    """One group; the box is (left, top, width, height) in pixels, cut at the picture's edge."""
+
+    id: int
+    label: str
+    score: float | None
+    box: tuple[int, int, int, int]
+    cells: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """One task; `num_bytes` counts the header and every critical substream up to its layer."""
+
+    name: str
+    layer: str
+    num_bytes: int
+    bpp: float
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A file.
+
+    Attributes:
+        fingerprint: of the model, hexadecimal.
+        tile: side of a tile in cells, 0 where the picture is not tiled.
+        redacted: whether groups were removed without a trace.
+        num_bytes: the whole file as its directory says, header included.
+        header_bytes: everything before the first substream.
+        bpp: `num_bytes` in bits over the picture's true pixels.
+        cut_off: whether the file ends too early.
+    """
+
+    version: str
+    profile: str
+    fingerprint: str
+    width: int
+    height: int
+    grey: bool
+    redacted: bool
+    coder: str
+    tile: int
+    parameters: str
+    num_bytes: int
+    header_bytes: int
+    bpp: float
+    cut_off: bool
+    warnings: tuple[str, ...]
+    tasks: tuple[TaskFacts, ...]
+    layers: tuple[LayerFacts, ...]
+    groups: tuple[GroupFacts, ...]
+
+
+def describe(container: Container) -> Description:
+    """Gather the facts from header and directory; no payload byte is read."""
+    header = container.header
+    return Description(
+        version=f"{header.version[0]}.{header.version[1]}",
+        profile=header.profile.name.lower(),
+        fingerprint=header.fingerprint.hex(),
+        width=header.width,
+        height=header.height,
+        grey=header.grey,
+        redacted=header.redacted,
+        coder=header.coder.name.lower(),
+        tile=header.tile,
+        parameters=header.parameters.hex(),
+        num_bytes=container.size,
+        header_bytes=container.header_bytes,
+        bpp=_bpp(container, container.size),
+        cut_off=container.is_cut_off,
+        warnings=container.warnings,
+        tasks=tuple(_task_facts(container)),
+        layers=tuple(_layer_facts(container)),
+        groups=tuple(_group_facts(container)),
+    )
+
+
+def _task_facts(container: Container) -> Iterable[TaskFacts]:
+    for info in container.header.tasks:
+        needed = (e for e in container.entries if e.critical and e.layer <= info.layer)
+        num_bytes = container.header_bytes + _total(needed)
+        yield TaskFacts(
+            name=task_name(info.task),
+            layer=info.layer.name.lower(),
+            num_bytes=num_bytes,
+            bpp=_bpp(container, num_bytes),
+        )
+
+
+def _layer_facts(container: Container) -> Iterable[LayerFacts]:
+    for info in container.header.layers:
+        entries = container.find(layer=info.layer)
+        yield LayerFacts(
+            name=info.layer.name.lower(),
+            width=WIDTHS[info.layer],
+            rate_level=info.rate_level / 100,
+            num_bytes=_total(entries),
+            bpp=_bpp(container, _total(entries)),
+            whole=bool(entries) and all(map(container.is_whole, entries)),
+            substreams=tuple(_substream_facts(container, entry) for entry in entries),
+        )
+
+
+def _substream_facts(container: Container, entry: Entry) -> SubstreamFacts:
+    return SubstreamFacts(
+        kind=kind_name(entry.kind),
+        layer=entry.layer.name.lower(),
+        group=entry.group,
+        tile=entry.tile,
+        offset=entry.offset,
+        num_bytes=entry.length,
+        crc32=f"{entry.crc32:08x}",
+        critical=entry.critical,
+        whole=container.is_whole(entry),
+    )
+
+
+def _group_facts(container: Container) -> Iterable[GroupFacts]:
+    header = container.header
+    for group in header.groups:
+        box = group.box
+        left, top = box.left * CELL, box.top * CELL
+        right = min((box.left + box.width) * CELL, header.width)
+        bottom = min((box.top + box.height) * CELL, header.height)
+        yield GroupFacts(
+            id=group.id,
+            label=group.label,
+            score=group.score,
+            box=(left, top, right - left, bottom - top),
+            cells=group.cells,
+            num_bytes=_total(
+                e for e in container.find(group=group.id) if e.kind not in FILE_WIDE_LAYERS
+            ),
+        )
+
+
+def _total(entries: Iterable[Entry]) -> int:
+    return sum(entry.length for entry in entries)
+
+
+def _bpp(container: Container, num_bytes: int) -> float:
+    return 8 * num_bytes / (container.header.width * container.header.height)

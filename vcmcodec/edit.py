@@ -1,0 +1,249 @@
+"""Extract, merge and verify: what can be done to a file without a model (norm §8).
+
+The one place that joins the byte room with the coding of group maps.  It needs neither torch nor
+numpy, so `vcm extract`, `merge` and `verify` start at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from vcmcodec.bitstream import select
+from vcmcodec.bitstream.constants import Kind, LayerId, TaskId
+from vcmcodec.bitstream.container import Container
+from vcmcodec.bitstream.directory import Entry, kind_name
+from vcmcodec.bitstream.header import Box, Header
+from vcmcodec.bitstream.limits import Limits
+from vcmcodec.errors import FormatError, RequestError, VcmError
+from vcmcodec.sources import Openable, opened
+
+DeepCheck = Callable[[Container], "Iterable[tuple[Entry, VcmError]]"]
+
+
+def extract(
+    source: Openable,
+    *,
+    tasks: Iterable[TaskId | int | str] | None = None,
+    layers: Iterable[LayerId | int | str] | None = None,
+    width: float | None = None,
+    groups: Iterable[int | str] | None = None,
+    drop_groups: Iterable[int | str] | None = None,
+    redact: bool = False,
+    limits: Limits | None = None,
+) -> bytes:
+    """Return a file with a part of the substreams, which are moved as they are.
+
+    Args:
+        source: the file: a path, bytes, a binary file object, or a source of byte ranges.
+        tasks: keep what these tasks read; the result equals what encoding for them writes.
+        layers: keep these layers.
+        width: keep what a decoder of this width reads: 0.25, 0.5 or 1.0.
+        groups: keep these groups, by id or label; the group map stays whole, for `merge`.
+        drop_groups: keep all groups but these.
+        redact: remove every trace of the groups that are not kept: label, box and shape.
+        limits: what to accept.
+
+    Raises:
+        RequestError: something asked for is not in the file, or options contradict each other.
+        FormatError: the file is damaged.
+    """
+    if sum(choice is not None for choice in (tasks, layers, width)) > 1:
+        raise RequestError("choose by tasks, layers or width: one of them")
+    if groups is not None and drop_groups is not None:
+        raise RequestError("choose groups to keep or groups to drop, not both")
+    if redact and groups is None and drop_groups is None:
+        raise RequestError("redact: say which groups to keep or to drop")
+    with opened(source) as file:
+        container = Container.read(file, limits)
+        header = container.header
+        if width is not None:
+            layers = select.layers_of_width(header, width)
+        keep = _kept_groups(header, groups, drop_groups)
+        chosen = select.choose(container, layers=layers, tasks=tasks, groups=keep)
+        if not redact or keep is None:
+            return select.assemble(container, chosen)
+        return _redacted(container, chosen, keep)
+
+
+def merge(sources: Iterable[Openable], *, limits: Limits | None = None) -> bytes:
+    """Put parts of one file together; their order does not matter.
+
+    Raises:
+        RequestError: the parts do not belong to the same file.
+        FormatError: a part is damaged or cut off.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(opened(source)) for source in sources]
+        return select.merge([Container.read(file, limits) for file in files])
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One substream and what is wrong with it: `problem` is None, or one line for people.
+
+    `code` is that of the error class, such as `corrupt` or `truncated`; "ok" where all is well.
+    """
+
+    kind: str
+    layer: str
+    group: int
+    tile: int
+    offset: int
+    num_bytes: int
+    code: str
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `verify` found.
+
+    Attributes:
+        ok: every byte of the file is there and as it was written.
+        num_bytes: bytes of the file as its directory says.
+        deep: whether the symbols were decoded, too.
+        warnings: what is wrong with the file as a whole.
+        findings: one for each substream, in directory order.
+    """
+
+    ok: bool
+    num_bytes: int
+    deep: bool
+    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def verify(
+    source: Openable,
+    *,
+    deep: bool = False,
+    decode_symbols: DeepCheck | None = None,
+    limits: Limits | None = None,
+) -> Report:
+    """Check header, directory, every CRC-32, and that the group map fits the group table.
+
+    Args:
+        source: the file.
+        deep: decode the symbols as well, by `decode_symbols`.
+        decode_symbols: given a container, yields what is wrong with which entry; it needs the
+            model, so it comes from a room above this one.
+        limits: what to accept.
+
+    Raises:
+        FormatError: header or directory is damaged, so that nothing can be said of the rest.
+        RequestError: there is no such file, or `deep` without `decode_symbols`.
+    """
+    if deep and decode_symbols is None:
+        raise RequestError("a deep check needs the model that decodes the symbols")
+    with opened(source) as file:
+        container = Container.read(file, limits)
+        problems: dict[Entry, VcmError] = {}
+        for entry in container.entries:
+            problem = _problem(container, entry)
+            if problem is not None:
+                problems[entry] = problem
+        if deep and decode_symbols is not None:
+            for entry, error in decode_symbols(container):
+                problems.setdefault(entry, error)
+    findings = tuple(_finding(entry, problems.get(entry)) for entry in container.entries)
+    return Report(
+        ok=not problems and not container.is_cut_off,
+        num_bytes=container.size,
+        deep=deep,
+        warnings=container.warnings,
+        findings=findings,
+    )
+
+
+def read_group_map(container: Container, data: bytes) -> list[int]:
+    """Decode the bytes of a group map into one label a cell, row by row.
+
+    Returns:
+        Positions in `header.groups`; `len(header.groups)` for cells that were redacted.
+
+    Raises:
+        FormatError: the map is damaged, or does not fit boxes and counts of the group table.
+    """
+    from vcmcodec.entropy.group_map import decode_group_map
+
+    header = container.header
+    rows, columns = header.cell_rows, header.cell_columns
+    labels = decode_group_map(data, rows, columns, header.map_labels)
+    _check_map(header, labels)
+    return labels
+
+
+def _kept_groups(
+    header: Header,
+    groups: Iterable[int | str] | None,
+    drop_groups: Iterable[int | str] | None,
+) -> tuple[int, ...] | None:
+    if groups is not None:
+        return select.group_ids(header, groups)
+    if drop_groups is None:
+        return None
+    dropped = select.group_ids(header, drop_groups)
+    kept = tuple(group for group in header.group_ids if group not in dropped)
+    if not kept:
+        raise RequestError("nothing would be left after dropping every group")
+    return kept
+
+
+def _redacted(container: Container, chosen: select.Selection, keep: Sequence[int]) -> bytes:
+    from vcmcodec.entropy.group_map import encode_group_map
+
+    selection = select.redact(chosen, keep)
+    old, new = container.header, selection.header
+    absent = len(new.groups)
+    positions = {group.id: position for position, group in enumerate(new.groups)}
+    relabel = [positions.get(group.id, absent) for group in old.groups] + [absent]
+    maps = {}
+    for entry, data in container.fetch(
+        entry for entry in selection.entries if entry.kind == Kind.GROUP_MAP
+    ).items():
+        labels = [relabel[label] for label in read_group_map(container, data)]
+        maps[entry] = encode_group_map(labels, old.cell_columns, new.map_labels)
+    return select.assemble(container, selection, maps)
+
+
+def _problem(container: Container, entry: Entry) -> VcmError | None:
+    try:
+        data = container.fetch([entry])[entry]
+        if entry.kind == Kind.GROUP_MAP:
+            read_group_map(container, data)
+    except FormatError as error:
+        return error
+    return None
+
+
+def _finding(entry: Entry, problem: VcmError | None) -> Finding:
+    return Finding(
+        kind=kind_name(entry.kind),
+        layer=entry.layer.name.lower(),
+        group=entry.group,
+        tile=entry.tile,
+        offset=entry.offset,
+        num_bytes=entry.length,
+        code=problem.code if problem else "ok",
+        problem=str(problem) if problem else None,
+    )
+
+
+def _check_map(header: Header, labels: Sequence[int]) -> None:
+    """Hold a map against the counts and boxes of the group table."""
+    columns = header.cell_columns
+    places: list[list[int]] = [[] for _ in range(header.map_labels)]
+    for cell, label in enumerate(labels):
+        places[label].append(cell)
+    for group, cells in zip(header.groups, places, strict=False):
+        if len(cells) != group.cells:
+            message = f"group {group.id} has {len(cells)} cells"
+            raise FormatError("group map", message, stored=len(cells), expected=group.cells)
+        left, top = min(cell % columns for cell in cells), cells[0] // columns
+        right, bottom = max(cell % columns for cell in cells), cells[-1] // columns
+        box = Box(left, top, right - left + 1, bottom - top + 1)
+        if box != group.box:
+            message = f"group {group.id} does not fill its box"
+            raise FormatError("group map", message, stored=box, expected=group.box)

@@ -1,0 +1,144 @@
+"""What a caller hands in as "a file", as a source of byte ranges: paths, file objects, bytes.
+
+The byte room takes sources and opens nothing; this is the one place that opens `.vcm` files.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, TypeAlias, cast
+
+from vcmcodec.bitstream.ranges import ByteSource, BytesSource
+from vcmcodec.errors import RequestError
+
+Openable: TypeAlias = (
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | IO[bytes]
+    | ByteSource
+    | Callable[[int, int], bytes]
+)
+
+
+class FileSource:
+    """A seekable binary file as a source; it is asked for what is needed and nothing else.
+
+    Args:
+        file: an open file, of which the part from its present position on counts.
+        name: for messages.
+        owned: whether `close()` closes the file.
+    """
+
+    exact = True
+
+    def __init__(self, file: IO[bytes], name: str = "file", *, owned: bool = False) -> None:
+        self._file, self.name, self._owned = file, name, owned
+        self._origin = file.tell()
+        self.size = max(0, file.seek(0, io.SEEK_END) - self._origin)
+
+    def get_bytes(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`; fewer only at the end of the file."""
+        left = min(length, self.size - offset)  # never allocate for bytes that are not there
+        parts = []
+        try:
+            self._file.seek(self._origin + offset)
+            while left > 0:
+                part = self._file.read(left)
+                if not part:
+                    break
+                parts.append(part)
+                left -= len(part)
+        except (OSError, ValueError) as error:
+            raise _cannot_read(self.name, error) from None
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Close the file if it was opened here."""
+        if self._owned:
+            self._file.close()
+
+
+class CallableSource:
+    """A bare `get_bytes(offset, length)` as a source."""
+
+    def __init__(self, get_bytes: Callable[[int, int], bytes]) -> None:
+        self.get_bytes = get_bytes
+
+
+def open_source(source: Openable) -> ByteSource:
+    """Return a source of byte ranges for whatever a caller may hand in.
+
+    A path that cannot be searched, such as a named pipe, and a file object that cannot, such as
+    standard input, are read whole.  A source with a `close` method is to be closed after use.
+
+    Args:
+        source: a path, bytes, a binary file object, an object with `get_bytes(offset, length)`, or
+            a callable of that form.
+
+    Raises:
+        RequestError: there is no such file, it cannot be read, or `source` is none of these.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return BytesSource(source)
+    if isinstance(source, str | os.PathLike):
+        return _open_path(source)
+    if hasattr(source, "get_bytes"):
+        return source
+    if hasattr(source, "read"):
+        return _from_file(
+            cast("IO[bytes]", source), str(getattr(source, "name", "file")), owned=False
+        )
+    if callable(source):
+        return CallableSource(source)
+    raise RequestError(f"cannot read a file from {type(source).__name__}")
+
+
+@contextmanager
+def opened(source: Openable) -> Iterator[ByteSource]:
+    """Open a source for the length of a `with` block; what the caller had opened stays open."""
+    opened_here = open_source(source)
+    try:
+        yield opened_here
+    finally:
+        if opened_here is not source and isinstance(opened_here, FileSource):
+            opened_here.close()
+
+
+def _open_path(path: str | os.PathLike[str]) -> ByteSource:
+    name = os.fspath(path)
+    try:
+        # Without a buffer, which would read more than was asked for.
+        file = open(path, "rb", buffering=0)  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        raise _cannot_read(name, error) from None
+    try:
+        source = _from_file(file, name, owned=True)
+    except BaseException:
+        file.close()
+        raise
+    if not isinstance(source, FileSource):
+        file.close()
+    return source
+
+
+def _from_file(file: IO[bytes], name: str, *, owned: bool) -> ByteSource:
+    try:
+        if file.seekable():
+            return FileSource(file, name, owned=owned)
+        data = file.read()
+    except (OSError, ValueError) as error:
+        raise _cannot_read(name, error) from None
+    if not isinstance(data, bytes):
+        raise RequestError(f"{name}: is open as text; open it with mode 'rb'")
+    return BytesSource(data)
+
+
+def _cannot_read(name: str, error: Exception) -> RequestError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return RequestError(f"{name}: {reason}")
