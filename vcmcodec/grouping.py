@@ -191,9 +191,12 @@ def read(
             raise RequestError("boxes carry their own labels; other labels are for masks only")
         return from_boxes(_boxes_of(data), height, width)
     with pixels.open_image(data, max_pixels=max(height * width, 1)) as image:
-        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
-            raise PictureError(f"a mask must be a grey or palette picture, not {image.mode}")
-        return from_mask(pixels.values_of(image), height, width, names)
+        values = pixels.values_of(image)
+    if values.ndim == 3 and (values == values[:, :, :1]).all():
+        values = values[:, :, 0]  # grey levels that some program stored as RGB
+    if values.ndim != 2 or values.dtype.kind not in "biu":
+        raise PictureError("a mask must be a grey or palette picture, whose values are group ids")
+    return from_mask(values, height, width, names)
 
 
 def _grid(height: int, width: int) -> tuple[int, int]:

@@ -1,0 +1,145 @@
+"""`vcm decode`: `.vcm` files, or parts of them, become pictures."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from vcmcodec.bitstream.limits import Limits
+from vcmcodec.cli import batch, files, options, show
+from vcmcodec.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one run of `vcm decode` asks for; sent to every worker process."""
+
+    groups: tuple[str, ...] | None
+    width: float | None
+    background: str | None
+    format: str
+    device: str
+    limits: Limits
+
+
+def decode_one(settings: Settings, source: str | bytes) -> batch.Product:
+    """Decode one file, a path or its bytes, to the bytes of a picture file."""
+    from vcmcodec import codec, pixels
+
+    started = time.perf_counter()
+    with codec.open(source, limits=settings.limits) as reader:
+        image = reader.decode(
+            groups=settings.groups,
+            width=settings.width,
+            background=settings.background,
+            device=settings.device,
+        )
+        warnings = tuple(reader.warnings)
+        bytes_read, bytes_whole = reader.bytes_read, reader.size
+    out = io.BytesIO()
+    pixels.save(image, out, settings.format)
+    seconds = time.perf_counter() - started
+    facts = {
+        "width": image.width,
+        "height": image.height,
+        "mode": image.mode,
+        "bytes": out.tell(),
+        "read": bytes_read,
+        "seconds": round(seconds, 4),
+    }
+    line = (
+        f"{image.width} x {image.height} {image.mode}, read {show.size(bytes_read)} of"
+        f" {show.size(bytes_whole)}, {seconds:.2f} s"
+    )
+    return batch.Product(out.getvalue(), facts, line, 0, warnings)
+
+
+def _format_of(given: str | None, output: str) -> str:
+    """The format asked for, else that of the output's extension, else PNG.
+
+    Raises:
+        click.BadParameter: no picture is written under that extension.
+    """
+    from vcmcodec import pixels
+
+    name = output.rsplit("/", 1)[-1]
+    if given is not None or "." not in name or os.path.isdir(output):
+        return given or "png"
+    try:
+        pixels.save_format(name)
+    except RequestError as error:
+        raise click.BadParameter(str(error), param_hint="--output") from error
+    return name.rsplit(".", 1)[1].lower()
+
+
+@click.command("decode", short_help="Write .vcm files, or parts of them, as pictures.")
+@options.inputs("FILE|DIR|-...")
+@options.output("The picture, its format told by the extension; a folder; - for a PNG in a pipe.")
+@click.option(
+    "-g",
+    "--groups",
+    "groups",
+    multiple=True,
+    type=options.CommaList(),
+    metavar="LABEL|ID,...",
+    help="Only these groups; no byte of the others is read.  A label means all that bear it.",
+)
+@click.option(
+    "-w",
+    "--width",
+    type=click.Choice(list(options.WIDTHS)),
+    help="How much of the networks runs; 0.25 reads the base layer alone.  [default: all there is]",
+)
+@click.option(
+    "--background",
+    metavar="COLOUR|transparent",
+    help="What stands where nothing was decoded: a name, #rrggbb, or transparent.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["png", "jpg", "webp", "avif", "tiff", "ppm", "bmp"]),
+    help="Of the pictures.  [default: by the extension, else png]",
+)
+@options.recursive
+@options.existing
+@options.parallel
+@options.limits(*options.FILE_LIMITS)
+@options.as_json
+@options.loudness
+def command(
+    inputs: tuple[str, ...],
+    output: str,
+    *,
+    groups: tuple[tuple[str, ...], ...],
+    width: str | None,
+    format: str | None,
+    recursive: bool,
+    **given: Any,
+) -> int:
+    r"""Write .vcm files, or parts of them, as pictures.
+
+    \b
+      vcm decode street.vcm -o street.png
+      vcm decode street.vcm -o person.png --groups person --background transparent
+      vcm decode street.vcm -o preview.png --width 0.25
+      vcm decode out/ -o png/
+    """
+    wanted = _format_of(format, output)
+    settings = Settings(
+        groups=options.flat(groups),
+        width=options.WIDTHS[width] if width else None,
+        background=given["background"],
+        format=wanted,
+        device=given["device"],
+        limits=options.limits_of(given),
+    )
+    style = options.style("decoded", output, given)
+    found = files.gather(inputs, {".vcm"}, recursive)
+    jobs = files.plan(found, inputs, output, f".{wanted}")
+    return batch.run(functools.partial(decode_one, settings), jobs, style)

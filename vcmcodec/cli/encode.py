@@ -1,0 +1,222 @@
+"""`vcm encode`: pictures become `.vcm` files."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vcmcodec import catalogue
+from vcmcodec.bitstream.limits import Limits
+from vcmcodec.cli import batch, files, options, show
+from vcmcodec.errors import PictureError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one run of `vcm encode` asks for; sent to every worker process."""
+
+    tasks: tuple[str, ...] | None
+    quality: float | None
+    base_quality: float | None
+    target_bpp: float | None
+    target_size: int | None
+    groups: str | None
+    labels: tuple[tuple[int, str], ...]
+    profile: str
+    model: str | None
+    digest: bool
+    text: tuple[tuple[str, str], ...]
+    device: str
+    limits: Limits
+
+
+def encode_one(settings: Settings, source: str | bytes) -> batch.Product:
+    """Encode one picture, a path or the bytes of its file."""
+    from vcmcodec import codec, grouping, pixels
+
+    started = time.perf_counter()
+    picture = pixels.read(source, settings.limits)
+    plan = None
+    if settings.groups is not None:
+        where = groups_file(settings.groups, source)
+        labels = dict(settings.labels) or None
+        plan = grouping.read(where, picture.height, picture.width, labels)
+    data = codec.encode(
+        picture,
+        tasks=settings.tasks,
+        quality=settings.quality,
+        base_quality=settings.base_quality,
+        groups=plan,
+        profile=settings.profile,
+        target_bpp=settings.target_bpp,
+        target_size=settings.target_size,
+        digest=settings.digest,
+        text=dict(settings.text) or None,
+        model=settings.model,
+        device=settings.device,
+        limits=settings.limits,
+    )
+    seconds = time.perf_counter() - started
+    num_pixels = picture.height * picture.width
+    bpp = 8 * len(data) / num_pixels
+    facts = {
+        "width": picture.width,
+        "height": picture.height,
+        "bytes": len(data),
+        "bpp": round(bpp, 5),
+        "groups": len(plan.groups) if plan else 1,
+        "seconds": round(seconds, 4),
+    }
+    line = (
+        f"{picture.width} x {picture.height}, {show.size(len(data))}, {bpp:.3f} bits a pixel,"
+        f" {seconds:.2f} s"
+    )
+    warnings = picture.warnings + (plan.warnings if plan else ())
+    return batch.Product(data, facts, line, num_pixels, warnings)
+
+
+def groups_file(groups: str, source: str | bytes) -> Path:
+    """The mask or list of boxes for a picture: the file itself, or its namesake in a folder.
+
+    Raises:
+        PictureError: the folder has none for this picture.
+    """
+    folder = Path(groups)
+    if not folder.is_dir():
+        return folder
+    if isinstance(source, bytes):
+        raise PictureError(f"standard input has no name to look for in {groups}")
+    stem = Path(source).stem
+    for extension in (".json", ".png", ".pgm", ".tif", ".tiff", ".bmp"):
+        if (folder / (stem + extension)).is_file():
+            return folder / (stem + extension)
+    raise PictureError(f"no mask or boxes in {groups}: neither {stem}.json nor {stem}.png")
+
+
+def _pairs(values: tuple[str, ...], option: str) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for value in values:
+        key, sign, text = value.partition("=")
+        if not sign or not key:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE", param_hint=option)
+        pairs.append((key.strip(), text.strip()))
+    return tuple(pairs)
+
+
+def _labels(names: tuple[str, ...]) -> tuple[tuple[int, str], ...]:
+    pairs = _pairs(names, "--labels")
+    if not all(key.isdecimal() for key, _ in pairs):
+        raise click.BadParameter("ids are whole numbers: 1=person,2=car", param_hint="--labels")
+    return tuple((int(key), text) for key, text in pairs)
+
+
+def _exclusive(**given: Any) -> None:
+    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise click.UsageError(f"{' and '.join(named)} exclude each other")
+
+
+@click.command("encode", short_help="Write pictures as .vcm files.")
+@options.inputs("PICTURE|DIR|-...")
+@options.output("The .vcm file; for several pictures the folder they go to; - for a pipe.")
+@click.option(
+    "-t",
+    "--task",
+    "tasks",
+    multiple=True,
+    type=click.Choice(options.TASK_NAMES),
+    help="What the file is for; give it several times.  [default: everything]",
+)
+@click.option(
+    "-Q",
+    "--quality",
+    type=click.FloatRange(0, 100),
+    help="Of the picture for people.",
+)
+@click.option(
+    "--base-quality",
+    type=click.FloatRange(0, 100),
+    help="Of the base layer, which machines read.  [default: what the tasks need]",
+)
+@click.option(
+    "--target-bpp",
+    type=click.FloatRange(0, min_open=True),
+    help="Search the quality for this many bits a pixel, the whole file counted.",
+)
+@click.option(
+    "--target-size",
+    type=options.Size(),
+    help="Search the quality for a file of at most this size: 20000, 20k, 1.5M.",
+)
+@click.option(
+    "-g",
+    "--groups",
+    metavar="MASK.png|BOXES.json|DIR",
+    help="Code parts of the picture on their own: a mask whose pixel values are group ids, a list"
+    " of boxes, or a folder with one of them for each picture, under the picture's name.",
+)
+@click.option(
+    "--labels",
+    type=options.CommaList(),
+    default=(),
+    metavar="ID=NAME,...",
+    help="Labels for the ids of a mask: 1=person,2=car.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice([spec.name for spec in catalogue.PROFILES]),
+    default=catalogue.PROFILES[0].name,
+    show_default=True,
+    help="What is coded.",
+)
+@click.option("--model", metavar="ID", help="One of `vcm models`.  [default: the profile's]")
+@click.option(
+    "--digest", is_flag=True, help="Store a digest of all symbols, which decoding then checks."
+)
+@click.option("--text", multiple=True, metavar="KEY=VALUE", help="Store a note.")
+@options.recursive
+@options.existing
+@options.parallel
+@options.limits("max_pixels")
+@options.as_json
+@options.loudness
+def command(
+    inputs: tuple[str, ...],
+    output: str,
+    *,
+    tasks: tuple[str, ...],
+    labels: tuple[str, ...],
+    text: tuple[str, ...],
+    max_pixels: int,
+    recursive: bool,
+    **given: Any,
+) -> int:
+    r"""Write pictures as .vcm files.
+
+    One PICTURE goes to the file -o names; folders and several pictures go to a folder, one
+    NAME.vcm each.
+
+    \b
+      vcm encode street.png -o street.vcm
+      vcm encode street.png -o street.vcm --task detection --groups boxes.json
+      vcm encode photos/ more.jpg -o out/ --quality 60 --jobs 2
+    """
+    _exclusive(**{key: given[key] for key in ("quality", "target_bpp", "target_size")})
+    settings = Settings(
+        tasks=tasks or None,
+        labels=_labels(labels),
+        text=_pairs(text, "--text"),
+        limits=Limits(max_pixels=max_pixels),
+        **{name: given[name] for name in Settings.__dataclass_fields__ if name in given},
+    )
+    style = options.style("encoded", output, given)
+    from vcmcodec import pixels
+
+    found = files.gather(inputs, pixels.READ_EXTENSIONS, recursive)
+    jobs = files.plan(found, inputs, output, ".vcm")
+    return batch.run(functools.partial(encode_one, settings), jobs, style)

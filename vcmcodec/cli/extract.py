@@ -1,0 +1,149 @@
+"""`vcm extract`: a part of a file as a file of its own; bytes are moved, no network is run."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from vcmcodec import edit
+from vcmcodec.bitstream.constants import LayerId
+from vcmcodec.bitstream.limits import Limits
+from vcmcodec.cli import batch, files, options, show
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is kept of each file."""
+
+    tasks: tuple[str, ...] | None
+    layers: tuple[str, ...] | None
+    width: float | None
+    groups: tuple[str, ...] | None
+    drop_groups: tuple[str, ...] | None
+    redact: bool
+    limits: Limits
+
+
+def extract_one(settings: Settings, source: str | bytes) -> batch.Product:
+    """Extract from one file, a path or its bytes."""
+    data = edit.extract(
+        source,
+        tasks=settings.tasks,
+        layers=settings.layers,
+        width=settings.width,
+        groups=settings.groups,
+        drop_groups=settings.drop_groups,
+        redact=settings.redact,
+        limits=settings.limits,
+    )
+    return batch.Product(data, {"bytes": len(data)}, show.size(len(data)), 0)
+
+
+@click.command("extract", short_help="Copy a part of a file.")
+@options.inputs("FILE|DIR|-...")
+@options.output("The new file; for several files the folder they go to; - for a pipe.")
+@click.option(
+    "-t",
+    "--task",
+    "tasks",
+    multiple=True,
+    type=click.Choice(options.TASK_NAMES),
+    help="Keep what this task reads; give it several times.",
+)
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    type=click.Choice([layer.name.lower() for layer in LayerId]),
+    help="Keep this layer; give it several times.  A part without base waits for `vcm merge`.",
+)
+@click.option(
+    "-w",
+    "--width",
+    type=click.Choice(list(options.WIDTHS)),
+    help="Keep what a decoder of this width reads.",
+)
+@click.option(
+    "-g",
+    "--groups",
+    multiple=True,
+    type=options.CommaList(),
+    metavar="LABEL|ID,...",
+    help="Keep these groups.  A label means all groups that bear it.",
+)
+@click.option(
+    "--drop-groups",
+    multiple=True,
+    type=options.CommaList(),
+    metavar="LABEL|ID,...",
+    help="Keep all groups but these.",
+)
+@click.option(
+    "--redact",
+    is_flag=True,
+    help="Remove every trace of the groups that are not kept: label, box and shape.",
+)
+@options.recursive
+@options.existing
+@options.limits(*options.FILE_LIMITS)
+@options.as_json
+@options.loudness
+def command(
+    inputs: tuple[str, ...],
+    output: str,
+    *,
+    tasks: tuple[str, ...],
+    layers: tuple[str, ...],
+    width: str | None,
+    groups: tuple[tuple[str, ...], ...],
+    drop_groups: tuple[tuple[str, ...], ...],
+    redact: bool,
+    recursive: bool,
+    **given: Any,
+) -> int:
+    r"""Copy a part of a file; bytes are moved, no network is run.
+
+    \b
+      vcm extract street.vcm -o det.vcm --task detection
+      vcm extract street.vcm -o person.vcm --groups person
+      vcm extract street.vcm -o private.vcm --drop-groups person --redact
+    """
+    settings = Settings(
+        tasks=tasks or None,
+        layers=layers or None,
+        width=options.WIDTHS[width] if width else None,
+        groups=options.flat(groups),
+        drop_groups=options.flat(drop_groups),
+        redact=redact,
+        limits=options.limits_of(given),
+    )
+    _check(settings)
+    style = options.style("extracted", output, given)
+    found = files.gather(inputs, {".vcm"}, recursive)
+    jobs = files.plan(found, inputs, output, ".vcm")
+    return batch.run(functools.partial(extract_one, settings), jobs, style)
+
+
+def _check(settings: Settings) -> None:
+    ways = [
+        name
+        for name, value in (
+            ("--task", settings.tasks),
+            ("--layer", settings.layers),
+            ("--width", settings.width),
+        )
+        if value is not None
+    ]
+    if len(ways) > 1:
+        raise click.UsageError(f"{' and '.join(ways)} exclude each other")
+    if settings.groups and settings.drop_groups:
+        raise click.UsageError("--groups and --drop-groups exclude each other")
+    if not ways and not settings.groups and not settings.drop_groups:
+        raise click.UsageError(
+            "say what to keep: --task, --layer, --width, --groups, --drop-groups"
+        )
+    if settings.redact and not settings.groups and not settings.drop_groups:
+        raise click.UsageError("--redact needs --groups or --drop-groups")

@@ -1,0 +1,197 @@
+"""Inputs that are found, outputs that are planned, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from vcmcodec.errors import OutputError, RequestError
+
+STANDARD = "-"  # standard input as an input, standard output as an output
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input.
+
+    Attributes:
+        path: where it is, or None for standard input.
+        relative: its name below the folder that was given, from which the output's is made.
+    """
+
+    path: Path | None
+    relative: Path
+
+    @property
+    def name(self) -> str:
+        """What messages and JSON call it."""
+        return STANDARD if self.path is None else os.fspath(self.path)
+
+    def source(self) -> str | bytes:
+        """The path, or what came through standard input."""
+        return sys.stdin.buffer.read() if self.path is None else os.fspath(self.path)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and where its result goes (None: standard output)."""
+
+    input: Input
+    target: Path | None
+
+
+def gather(
+    arguments: Iterable[str], extensions: Collection[str], recursive: bool = False
+) -> list[Input]:
+    """Find the inputs: files as they are named, and what has one of `extensions` in folders.
+
+    A file that is not there is an input too: it fails when its turn comes, and the others do not.
+    The same file named twice is one input.
+
+    Raises:
+        RequestError: a folder holds no input, or standard input is named twice.
+    """
+    found: dict[str, Input] = {}
+    for argument in arguments:
+        if argument == STANDARD:
+            if STANDARD in found:
+                raise click.UsageError("standard input (-) can be read only once")
+            found[STANDARD] = Input(None, Path("stdin"))
+            continue
+        path = Path(argument)
+        if not path.is_dir():
+            found.setdefault(os.path.realpath(path), Input(path, Path(path.name)))
+            continue
+        inside = _walk(path, extensions, recursive)
+        if not inside:
+            below = "" if recursive else " (folders in it are entered with --recursive)"
+            kinds = " ".join(sorted(extensions))
+            raise RequestError(f"{path}: the folder holds no input: {kinds}{below}")
+        for file in inside:
+            found.setdefault(os.path.realpath(file), Input(file, file.relative_to(path)))
+    return list(found.values())
+
+
+def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> list[Path]:
+    try:
+        candidates = folder.rglob("*") if recursive else folder.iterdir()
+        return sorted(
+            path
+            for path in candidates
+            if path.suffix.lower() in extensions
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+            and path.is_file()
+        )
+    except OSError as error:
+        raise RequestError(f"{folder}: {error.strerror or error}") from error
+
+
+def plan(
+    inputs: Sequence[Input], arguments: Sequence[str], output: str, extension: str
+) -> list[Job]:
+    """Say where each result goes, before anything is done.
+
+    One input that was named itself goes to `output` as a file, unless that is a folder or ends in
+    a slash; folders and several inputs go to `output` as a folder, one file each.
+
+    Args:
+        inputs: from `gather`.
+        arguments: what `gather` was given.
+        output: what -o was given.
+        extension: of results in a folder, with its dot.
+
+    Raises:
+        click.UsageError: two results with one name, a result in place of its input, or several
+            results for one file.
+    """
+    several = len(inputs) > 1 or any(os.path.isdir(argument) for argument in arguments)
+    if output == STANDARD:
+        if several:
+            raise click.UsageError("standard output (-) takes the result of one input only")
+        refuse_terminal()
+        return [Job(inputs[0], None)]
+    is_folder = output.endswith((os.sep, "/")) or os.path.isdir(output)
+    if not several and not is_folder:
+        jobs = [Job(inputs[0], Path(output))]
+    elif not is_folder and (os.path.exists(output) or Path(output).suffix.lower() == extension):
+        raise click.UsageError(
+            f"several results need a folder, and {output} is a file; give it a /"
+        )
+    else:
+        jobs = [Job(each, Path(output) / each.relative.with_suffix(extension)) for each in inputs]
+    _refuse_clashes(jobs)
+    return jobs
+
+
+def _refuse_clashes(jobs: Sequence[Job]) -> None:
+    sources = {os.path.realpath(job.input.path): job for job in jobs if job.input.path is not None}
+    taken: dict[str, Job] = {}
+    for job in jobs:
+        assert job.target is not None
+        where = os.path.normcase(os.path.realpath(job.target))
+        if where in taken:
+            raise click.UsageError(
+                f"{taken[where].input.name} and {job.input.name} would both be written to"
+                f" {job.target}; rename one, or encode them into different folders"
+            )
+        if where in sources and not _is_special(job.target):
+            raise click.UsageError(f"{job.target} is an input; write the result somewhere else")
+        taken[where] = job
+
+
+def refuse_terminal() -> None:
+    """Keep bytes off a terminal.
+
+    Raises:
+        click.UsageError: standard output is one.
+    """
+    if sys.stdout.isatty():
+        raise click.UsageError("standard output is a terminal; send it to a file or a pipe")
+
+
+def write_result(target: Path | None, data: bytes) -> None:
+    """Write to a file as a whole, or to standard output where `target` is None."""
+    if target is not None:
+        write_whole(target, data)
+        return
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or as it was before.
+
+    The bytes go to a temporary file beside it, which then takes its name.  Devices and pipes, as
+    /dev/null, are written to directly: they must not be replaced.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    final = Path(os.path.realpath(target))  # a link stays one, and what it points to is replaced
+    try:
+        if _is_special(final):
+            with final.open("wb") as file:
+                file.write(data)
+            return
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(f".{final.name[:200]}.{secrets.token_hex(4)}.part")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+            os.replace(temporary, final)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def _is_special(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()

@@ -1,0 +1,111 @@
+"""The `vcm` command: a table of commands, and the one place where errors become exit codes.
+
+Exit codes: 0 all done; 1 some input failed, each named on standard error; 2 wrong usage; 130
+interrupted.  Commands are imported when they are run, so that `vcm --help` costs click alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from vcmcodec import __version__
+from vcmcodec.cli import show
+from vcmcodec.errors import VcmError
+
+# name, module in this package (which has a click command called `command`), one line for --help
+COMMANDS = (
+    ("encode", "encode", "Write pictures as .vcm files."),
+    ("decode", "decode", "Write .vcm files, or parts of them, as pictures."),
+    ("info", "info", "Show what is in a file: layers, groups, tasks, and the bytes of each."),
+    ("extract", "extract", "Copy a part of a file: tasks, layers, groups; no network is run."),
+    ("merge", "merge", "Put parts of a file together again."),
+    ("verify", "verify", "Check that files are whole and undamaged."),
+    ("models", "models", "List the models that are installed."),
+)
+
+_EPILOG = """\b
+Completion of commands and options in the shell:
+  bash   eval "$(_VCM_COMPLETE=bash_source vcm)"       in ~/.bashrc
+  zsh    eval "$(_VCM_COMPLETE=zsh_source vcm)"        in ~/.zshrc
+  fish   _VCM_COMPLETE=fish_source vcm | source        in ~/.config/fish/completions/vcm.fish
+"""
+
+
+class CommandTable(click.Group):
+    """A group whose commands are imported only when one of them is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table, which is that of a file's life."""
+        return [name for name, _, _ in COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the one command that is asked for."""
+        for name, module, _ in COMMANDS:
+            if name == cmd_name:
+                found = importlib.import_module(f"vcmcodec.cli.{module}").command
+                assert isinstance(found, click.Command)
+                return found
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table's own short help, where click would import every command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, _, text in COMMANDS])
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run one command line; as `click.Group.main`, with this program's exit codes."""
+        with contextlib.suppress(ValueError):  # only the main thread may set handlers
+            signal.signal(signal.SIGTERM, _leave_cleanly)
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            sys.stdout.flush()
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except VcmError as error:
+            show.complain(str(error))
+            code = 1
+        except (click.Abort, KeyboardInterrupt):
+            show.complain("interrupted")
+            code = 130
+        except BrokenPipeError:
+            # Whoever read our output has seen enough.  Python would complain again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 141
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave_cleanly(number: int, frame: FrameType | None) -> NoReturn:
+    """Unwind the stack, so that temporary files go, instead of dying on the spot."""
+    raise SystemExit(128 + number)
+
+
+@click.group(
+    cls=CommandTable,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
+)
+@click.version_option(__version__, prog_name="vcm")
+def vcm() -> None:
+    """Pictures for machines and people, in one file that is read in part.
+
+    Inputs are files, folders, or - for standard input.  Results go to standard output, everything
+    else to standard error.
+    """

@@ -1,0 +1,48 @@
+"""`vcm merge`: parts of a file become the whole again."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vcmcodec import edit
+from vcmcodec.bitstream.limits import Limits
+from vcmcodec.cli import batch, files, options, show
+
+
+def merge_all(inputs: list[files.Input], limits: Limits, _: str | bytes) -> batch.Product:
+    """Merge all inputs into one file."""
+    data = edit.merge([each.source() for each in inputs], limits=limits)
+    facts = {"sources": [each.name for each in inputs], "bytes": len(data)}
+    return batch.Product(data, facts, show.size(len(data)), 0)
+
+
+@click.command("merge", short_help="Put parts of a file together again.")
+@options.inputs("FILE|DIR|-...")
+@options.output("The whole file; - for a pipe.")
+@options.existing
+@options.limits(*options.FILE_LIMITS)
+@options.as_json
+@options.loudness
+def command(inputs: tuple[str, ...], output: str, **given: Any) -> int:
+    r"""Put parts of a file together again, in any order.
+
+    \b
+      vcm extract street.vcm -o base.vcm --layer base
+      vcm extract street.vcm -o enhancement.vcm --layer mid --layer full
+      vcm merge base.vcm enhancement.vcm -o street.vcm
+    """
+    style = options.style("merged", output, given)
+    found = files.gather(inputs, {".vcm"})
+    if output.endswith("/") or Path(output).is_dir():
+        raise click.UsageError(f"merging makes one file, and {output} is a folder")
+    if output == files.STANDARD:
+        files.refuse_terminal()
+    # The parts are all read before anything is written, so the result may replace one of them.
+    names = ", ".join(each.name for each in found)
+    whole = files.Input(Path(names), Path(names))
+    job = files.Job(whole, None if output == files.STANDARD else Path(output))
+    return batch.run(functools.partial(merge_all, found, options.limits_of(given)), [job], style)

@@ -1,0 +1,172 @@
+"""Options that several commands share, as decorators, and the values they take."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from vcmcodec import catalogue
+from vcmcodec.bitstream.limits import Limits
+from vcmcodec.cli import batch, files
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
+
+TASK_NAMES = [spec.name for spec in catalogue.TASKS]
+WIDTHS = {"0.25": 0.25, "0.5": 0.5, "1": 1.0}
+
+
+class CommaList(click.ParamType):
+    """Several values in one option, separated by commas."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split, and leave out what is empty."""
+        if isinstance(value, tuple):
+            return value
+        parts = tuple(part.strip() for part in str(value).split(",") if part.strip())
+        if not parts:
+            self.fail("nothing is named", param, ctx)
+        return parts
+
+
+class Size(click.ParamType):
+    """A number of bytes: 20000, 20k, 1.5M (powers of 1000) or 20Ki, 1Mi (of 1024)."""
+
+    name = "size"
+    _UNITS = {"": 1, "k": 1000, "m": 1000**2, "ki": 1024, "mi": 1024**2}  # noqa: RUF012
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read number and unit."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(k|m|ki|mi|)b?", str(value).lower())
+        if match is None:
+            self.fail(f"{value!r} is not a size such as 20000, 20k or 1.5M", param, ctx)
+        return int(float(match[1]) * self._UNITS[match[2]])
+
+
+def inputs(metavar: str) -> Decorator[Command]:
+    """One or more inputs."""
+    return click.argument("inputs", nargs=-1, required=True, metavar=metavar)
+
+
+def output(text: str) -> Decorator[Command]:
+    """Where the result goes."""
+    return click.option("-o", "--output", required=True, metavar="FILE|DIR/|-", help=text)
+
+
+def recursive(command: Command) -> Command:
+    """Folders within folders."""
+    return click.option(
+        "-r",
+        "--recursive",
+        is_flag=True,
+        help="Enter folders within folders; their names are kept.",
+    )(command)
+
+
+def existing(command: Command) -> Command:
+    """What happens to outputs that are there already."""
+    for flag, value, text in (
+        ("--skip-existing", "skip", "Leave outputs that are there already, and go on."),
+        ("--no-overwrite", "refuse", "Fail where an output is there already."),
+        ("--overwrite", "replace", "Replace outputs that are there already.  [default]"),
+    ):
+        command = click.option(
+            flag, "existing", flag_value=value, default="replace", type=str, help=text
+        )(command)
+    return command
+
+
+def parallel(command: Command) -> Command:
+    """Processes, threads and device."""
+    command = click.option(
+        "--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ..."
+    )(command)
+    command = click.option(
+        "--threads",
+        type=click.IntRange(1),
+        help="Threads of each process.  [default: the cores, divided by --jobs]",
+    )(command)
+    return click.option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(0),
+        default=1,
+        show_default=True,
+        help="Inputs done at once, each in a process of its own; 0 for one a core.",
+    )(command)
+
+
+def as_json(command: Command) -> Command:
+    """Results for programs."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object a line for each input."
+    )(command)
+
+
+def loudness(command: Command) -> Command:
+    """How much is said on standard error."""
+    command = click.option("-v", "--verbose", is_flag=True, help="Tell of every input.")(command)
+    return click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")(command)
+
+
+def limits(*names: str) -> Decorator[Command]:
+    """Options that raise the limits called `names`, `max_pixels` and so on."""
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names):
+            command = click.option(
+                "--" + name.replace("_", "-"),
+                type=click.IntRange(1),
+                default=getattr(Limits(), name),
+                show_default=True,
+                help=_LIMITS[name],
+            )(command)
+        return command
+
+    return decorate
+
+
+_LIMITS = {
+    "max_pixels": "Refuse pictures of more pixels.",
+    "max_groups": "Refuse files with more groups.",
+    "max_header_bytes": "Refuse files with a larger header.",
+    "max_substream_bytes": "Refuse files with a larger substream.",
+}
+FILE_LIMITS = tuple(_LIMITS)
+
+
+def flat(values: tuple[tuple[str, ...], ...]) -> tuple[str, ...] | None:
+    """What an option given several times names altogether; None where it was not given."""
+    return tuple(value for group in values for value in group) or None
+
+
+def limits_of(given: dict[str, Any]) -> Limits:
+    """The limits that `limits` read from the command line."""
+    return Limits(**{name: given[name] for name in FILE_LIMITS if name in given})
+
+
+def style(what: str, output: str, given: dict[str, Any]) -> batch.Style:
+    """How a batch is run, from the options of `existing`, `parallel`, `as_json` and `loudness`.
+
+    Raises:
+        click.UsageError: standard output would have to carry both a file and JSON.
+    """
+    if output == files.STANDARD and given["as_json"]:
+        raise click.UsageError("standard output (-) carries the result; --json has no place there")
+    return batch.Style(
+        what=what,
+        workers=given.get("jobs", 1) or os.cpu_count() or 1,
+        threads=given.get("threads"),
+        existing=given["existing"],
+        json=given["as_json"],
+        quiet=given["quiet"],
+        verbose=given["verbose"],
+    )

@@ -1,0 +1,57 @@
+"""`vcm verify`: is every byte of a file as it was written?"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+
+from vcmcodec import edit
+from vcmcodec.cli import batch, files, options, show
+
+
+@click.command("verify", short_help="Check that files are whole and undamaged.")
+@options.inputs("FILE|DIR|-...")
+@options.recursive
+@options.limits(*options.FILE_LIMITS)
+@options.as_json
+@options.loudness
+def command(inputs: tuple[str, ...], *, recursive: bool, **given: Any) -> int:
+    """Check that files are whole and undamaged.
+
+    Header, directory, the checksum of every substream, and the group map against the group table;
+    no model is needed.  The exit code is 1 where anything is wrong.
+    """
+    limits = options.limits_of(given)
+    style = batch.Style(
+        "verified", json=given["as_json"], quiet=given["quiet"], verbose=given["verbose"]
+    )
+
+    def look(source: str | bytes) -> edit.Report:
+        return edit.verify(source, limits=limits)
+
+    def tell(name: str, report: edit.Report) -> bool:
+        if style.json:
+            show.json_line({"source": name} | dataclasses.asdict(report))
+        elif not style.quiet:
+            _print(name, report, style.verbose)
+        if not report.ok:
+            bad = sum(finding.problem is not None for finding in report.findings)
+            total = len(report.findings)
+            show.complain(f"damaged: {bad} of {total} substreams", name)
+        return report.ok
+
+    return batch.inspect(look, tell, files.gather(inputs, {".vcm"}, recursive), style)
+
+
+def _print(name: str, report: edit.Report, verbose: bool) -> None:
+    state = "ok" if report.ok else "damaged"
+    parts = f"{len(report.findings)} substreams, {show.size(report.num_bytes)}"
+    click.echo(f"{show.printable(name)}: {state} ({parts})")
+    for warning in report.warnings:
+        click.echo(f"  {show.printable(warning)}")
+    for finding in report.findings:
+        if finding.problem is not None or verbose:
+            where = f"{finding.layer} {finding.kind}, group {finding.group}, tile {finding.tile}"
+            click.echo(f"  {where}: {show.printable(finding.problem or 'ok')}")
