@@ -1,0 +1,88 @@
+"""CompressAI's `mbt2018_mean` as a peer for speed: the architecture, with random weights.
+
+Time does not depend on what the weights say, so nothing is downloaded.
+
+`import compressai` imports torchvision for its list of transforms.  Beside a CPU-only torch, pip
+gives a torchvision whose compiled operators do not load; torchvision then fails on its own
+`register_fake("torchvision::nms")`, for want of the operator.  Declaring the two operators that it
+registers this way lets the import pass; they have no kernel, so a call would still fail, and no
+codec calls them.  Nothing is declared where the real ones load.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vcmcodec.errors import RequestError
+from vcmcodec.evaluation.metrics import Pixels
+
+# Kept for as long as the process: torch withdraws a library's operators when it is collected.
+_declared: list[Any] = []
+_SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+
+def declare_torchvision_operators() -> None:
+    """Make `import torchvision` work where its compiled operators do not load.
+
+    Raises:
+        RequestError: torchvision is not installed.
+    """
+    import torch
+
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        raise RequestError("torchvision, which CompressAI imports, is not installed")
+    if _declared:
+        return
+    for extension in Path(spec.origin).parent.glob("_C.*"):
+        try:
+            torch.ops.load_library(str(extension))  # type: ignore[no-untyped-call]
+        except OSError:
+            continue
+        return
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for name in ("nms", "qnms"):
+        library.define(name + _SIGNATURE)  # type: ignore[no-untyped-call]
+    _declared.append(library)
+
+
+class Mbt2018Mean:
+    """`mbt2018_mean(quality=3)` with random weights, ready to code.
+
+    Raises:
+        RequestError: CompressAI cannot be imported.
+    """
+
+    title = "CompressAI mbt2018-mean (quality 3, random weights)"
+
+    def __init__(self) -> None:
+        declare_torchvision_operators()
+        try:
+            from compressai.zoo import mbt2018_mean
+        except (ImportError, RuntimeError) as error:
+            raise RequestError(f"CompressAI cannot be imported: {error}") from error
+        self.model = mbt2018_mean(quality=3, pretrained=False).eval()
+        self.model.update()
+
+    def compress(self, rgb: Pixels) -> dict[str, Any]:
+        """Return strings and shape for an (H, W, 3) uint8 picture, padded to 64 pixels."""
+        import torch
+
+        height, width = rgb.shape[:2]
+        padded = np.pad(rgb, ((0, -height % 64), (0, -width % 64), (0, 0)), mode="edge")
+        scaled = padded.astype(np.float32).transpose(2, 0, 1)[None] / 255.0
+        with torch.inference_mode():
+            return dict(self.model.compress(torch.from_numpy(scaled)))
+
+    def decompress(self, coded: dict[str, Any]) -> Pixels:
+        """Return the padded picture, (H, W, 3) uint8."""
+        import torch
+
+        with torch.inference_mode():
+            picture = self.model.decompress(coded["strings"], coded["shape"])["x_hat"]
+            samples = (picture[0] * 255.0).round().to(torch.uint8).permute(1, 2, 0)
+            return np.asarray(samples)
