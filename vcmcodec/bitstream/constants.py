@@ -51,7 +51,7 @@ class ProfileId(IntEnum):
 
 
 class LayerId(IntEnum):
-    """What one width of the networks adds to the file (§3.8)."""
+    """What one width of the networks adds to the file (§3.12)."""
 
     BASE = 0
     MID = 1
@@ -59,7 +59,7 @@ class LayerId(IntEnum):
 
 
 class TaskId(IntEnum):
-    """What the file is read for (§3.7)."""
+    """What the file is read for (§3.11)."""
 
     HUMAN = 0
     DETECTION = 1
@@ -68,7 +68,7 @@ class TaskId(IntEnum):
 
 
 class CoderId(IntEnum):
-    """Entropy coder of the runs (§3.5)."""
+    """Entropy coder of the runs (§3.9)."""
 
     RANS_16 = 1
 

@@ -127,7 +127,7 @@ class Header:
         return tuple(group.id for group in self.groups) or (0,)
 
     def pack(self) -> bytes:
-        """Write the fields from the profile to the last group (norm §3.4 to §3.9).
+        """Write the fields from the profile to the last group (norm §3.4 to §3.13).
 
         Raises:
             RequestError: a field is not legal.

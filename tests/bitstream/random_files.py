@@ -1,0 +1,147 @@
+"""Hypothesis strategies for legal files, and sources that count what is read from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from vcmcodec.bitstream.constants import CoderId, Kind, LayerId, ProfileId, TaskId
+from vcmcodec.bitstream.container import Substream, write
+from vcmcodec.bitstream.header import Box, Group, Header, LayerInfo, TaskInfo
+
+UNKNOWN_ANCILLARY = 0x2A
+PAYLOAD = st.binary(max_size=40)
+
+
+@dataclass(frozen=True)
+class MadeFile:
+    """A legal file, what it was made of, and its group map: one position in `groups` a cell."""
+
+    header: Header
+    substreams: tuple[Substream, ...]
+    labels: tuple[int, ...]
+
+    @property
+    def data(self) -> bytes:
+        return write(self.header, self.substreams)
+
+
+@st.composite
+def groups_of_a_grid(draw, rows: int, columns: int) -> tuple[tuple[Group, ...], tuple[int, ...]]:
+    count = draw(st.integers(0, 4))
+    if not count:
+        return (), (0,) * (rows * columns)
+    cell = st.integers(0, count - 1)
+    drawn = draw(st.lists(cell, min_size=rows * columns, max_size=rows * columns))
+    present = sorted(set(drawn))
+    labels = tuple(present.index(label) for label in drawn)
+    ids = draw(st.permutations(range(6))) if draw(st.booleans()) else [255, 0, 7, 3]
+    text = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=12)
+    groups = []
+    for position in range(len(present)):
+        places = [divmod(at, columns) for at, label in enumerate(labels) if label == position]
+        top, bottom = min(r for r, _ in places), max(r for r, _ in places)
+        left, right = min(c for _, c in places), max(c for _, c in places)
+        score = draw(st.none() | st.integers(0, 254).map(lambda step: step / 254))
+        box = Box(left, top, right - left + 1, bottom - top + 1)
+        groups.append(Group(ids[position], draw(text), score, box, len(places)))
+    return tuple(groups), labels
+
+
+@st.composite
+def headers(draw) -> tuple[Header, tuple[int, ...]]:
+    width, height = draw(st.integers(1, 90)), draw(st.integers(1, 90))
+    groups, labels = draw(groups_of_a_grid(-(-height // 16), -(-width // 16)))
+    layers = draw(st.sampled_from([(0,), (0, 1), (0, 1, 2), (0, 2)]))
+    tasks = draw(st.dictionaries(st.sampled_from([0, 1, 2, 3, 77]), st.sampled_from(layers)))
+    minor = draw(st.sampled_from([0, 0, 0, 4]))
+    header = Header(
+        profile=draw(st.sampled_from(ProfileId)),
+        fingerprint=draw(st.binary(min_size=8, max_size=8)),
+        width=width,
+        height=height,
+        grey=draw(st.booleans()),
+        tile=draw(st.sampled_from([0, 0, 2, 5])),
+        coder=CoderId.RANS_16,
+        tasks=tuple(
+            TaskInfo(TaskId(task) if task < 4 else task, LayerId(tasks[task]))
+            for task in sorted(tasks)
+        ),
+        layers=tuple(LayerInfo(LayerId(layer), draw(st.integers(0, 10_000))) for layer in layers),
+        groups=groups,
+        parameters=draw(st.binary(max_size=64)),
+        version=(1, minor),
+        extra=draw(st.binary(max_size=9)) if minor else b"",
+    )
+    return header, labels
+
+
+@st.composite
+def made_files(draw) -> MadeFile:
+    """Files with a latent in every layer, tile and group, and anything else now and then."""
+    header, labels = draw(headers())
+    parts = []
+    for layer in (info.layer for info in header.layers):
+        for tile in range(header.tile_count):
+            for group in header.group_ids:
+                parts.append(Substream(Kind.LATENT, layer, group, draw(PAYLOAD), tile))
+                if layer == LayerId.MID and draw(st.booleans()):
+                    parts.append(Substream(Kind.REFINEMENT, layer, group, draw(PAYLOAD), tile))
+                if draw(st.booleans()):
+                    parts.append(Substream(Kind.DIGEST, layer, group, b"8 bytes.", tile))
+        if draw(st.booleans()):
+            group = draw(st.sampled_from((0, *header.group_ids)))
+            parts.append(Substream(UNKNOWN_ANCILLARY, layer, group, draw(PAYLOAD)))
+        if layer == LayerId.MID and draw(st.booleans()):
+            parts.append(Substream(Kind.ICC, layer, 0, draw(PAYLOAD)))
+            parts.append(Substream(Kind.TEXT, layer, 0, draw(PAYLOAD)))
+    if header.groups:
+        parts.append(Substream(Kind.GROUP_MAP, LayerId.BASE, 0, draw(PAYLOAD)))
+    return MadeFile(header, tuple(draw(st.permutations(parts))), labels)
+
+
+class CountingSource:
+    """A source that keeps a list of the (offset, length) it was asked for."""
+
+    def __init__(self, data: bytes, *, exact: bool = False, size: int | None = None) -> None:
+        self.data, self.exact, self.size = data, exact, size
+        self.reads: list[tuple[int, int]] = []
+
+    def get_bytes(self, offset: int, length: int) -> bytes:
+        self.reads.append((offset, length))
+        return self.data[offset : offset + length]
+
+
+def plain_header(**changes) -> Header:
+    """The header of a picture of 768 x 512 pixels, for detection, without groups."""
+    fields = {
+        "profile": ProfileId.SCENE,
+        "fingerprint": bytes(range(8)),
+        "width": 768,
+        "height": 512,
+        "grey": False,
+        "tile": 0,
+        "coder": CoderId.RANS_16,
+        "tasks": (TaskInfo(TaskId.DETECTION, LayerId.BASE),),
+        "layers": (LayerInfo(LayerId.BASE, 3000),),
+        "groups": (),
+    }
+    return Header(**(fields | changes))
+
+
+def layered_file(payload: int = 3000) -> bytes:
+    """A file with three layers of `payload` bytes each, two groups in each, and a group map."""
+    half = Box(0, 0, 48, 16), Box(0, 16, 48, 16)
+    names = (0, "background", None), (9, "person", 1.0)
+    header = plain_header(
+        tasks=(TaskInfo(TaskId.HUMAN, LayerId.FULL), TaskInfo(TaskId.DETECTION, LayerId.BASE)),
+        layers=tuple(LayerInfo(layer, 5000) for layer in LayerId),
+        groups=tuple(Group(*name, box, 768) for name, box in zip(names, half, strict=True)),
+    )
+    parts = [Substream(Kind.GROUP_MAP, LayerId.BASE, 0, b"map of cells")]
+    for layer in LayerId:
+        for group in (0, 9):
+            data = bytes([16 * layer + group]) * (payload // 2)
+            parts.append(Substream(Kind.LATENT, layer, group, data))
+    return write(header, parts)
