@@ -30,6 +30,7 @@ PRECISION = 16
 TOTAL = 1 << PRECISION
 LARGEST_OFFSET = 1 << 24  # tables lie within +-2**24, so that every distance below fits 32 bits
 LARGEST_TABLES = 4096
+PIECE = 8  # mantissa bits of an escape that one symbol carries
 
 
 def _escape_frequencies() -> IntArray:
@@ -73,6 +74,19 @@ def join_escapes(escapes: Escapes, lows: LongArray, highs: LongArray) -> LongArr
     """Undo `split_escapes`; the result may lie outside int32 if the classes were damaged."""
     distance = escapes.mantissas + (np.int64(1) << escapes.widths)
     return np.where(escapes.classes & 1, lows - distance, highs + distance)
+
+
+def mantissa_pieces(widths: LongArray) -> tuple[LongArray, LongArray, LongArray]:
+    """Cut mantissas into pieces of at most PIECE bits, most significant first, in order.
+
+    Returns:
+        per piece: the escape it belongs to, its number of bits (1 .. PIECE), the bits below it.
+    """
+    counts = -(-widths // PIECE)
+    owner = np.repeat(np.arange(counts.size), counts)
+    rank = np.arange(owner.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    below = (counts[owner] - 1 - rank) * PIECE
+    return owner, np.minimum(widths[owner] - below, PIECE), below
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,6 +43,7 @@ import numpy.typing as npt
 from vcmcodec.entropy import extension
 from vcmcodec.entropy.cdf import (
     ESCAPE_CDF,
+    PIECE,
     PRECISION,
     TOTAL,
     Escapes,
@@ -50,6 +51,7 @@ from vcmcodec.entropy.cdf import (
     LongArray,
     Tables,
     join_escapes,
+    mantissa_pieces,
     split_escapes,
 )
 from vcmcodec.errors import FormatError, LimitError, RequestError
@@ -63,9 +65,8 @@ _STATE = 1 << 31  # state at the end of a decoded run
 # Tables of the escapes' parts follow the given ones: the classes, then k mantissa bits, k = 1..8.
 _PARTS: tuple[IntArray, ...] = (
     ESCAPE_CDF,
-    *(np.arange(0, TOTAL + 1, TOTAL >> k, dtype=np.int32) for k in range(1, 9)),
+    *(np.arange(0, TOTAL + 1, TOTAL >> k, dtype=np.int32) for k in range(1, PIECE + 1)),
 )
-_PIECE = 8  # mantissa bits of one symbol
 
 
 class _Books:
@@ -123,19 +124,6 @@ def _coded_places(tables: Tables, table_index: npt.ArrayLike) -> tuple[npt.NDArr
     return index >= tables.skip, index.size
 
 
-def _mantissa_widths(escapes_widths: LongArray) -> tuple[LongArray, LongArray, LongArray]:
-    """Pieces of all mantissas in order, most significant first.
-
-    Returns:
-        per piece: the escape it belongs to, its number of bits (1..8), the bits below it.
-    """
-    counts = -(-escapes_widths // _PIECE)
-    owner = np.repeat(np.arange(counts.size), counts)
-    rank = np.arange(owner.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    below = (counts[owner] - 1 - rank) * _PIECE
-    return owner, np.minimum(escapes_widths[owner] - below, _PIECE), below
-
-
 class RansEncoder:
     """Collects the parts of one run; `finish` codes them all.
 
@@ -182,7 +170,7 @@ class RansEncoder:
         """Code the values behind the escapes of one part: all classes, then all mantissas."""
         first = self._books.first_part
         self._add(escapes.classes, np.full(escapes.classes.size, first, np.int64))
-        owner, width, below = _mantissa_widths(escapes.widths)
+        owner, width, below = mantissa_pieces(escapes.widths)
         piece = (escapes.mantissas[owner] >> below) & ((np.int64(1) << width) - 1)
         self._add(piece, first + width)
 
@@ -326,7 +314,7 @@ class RansDecoder:
         first = self._books.first_part
         classes = self._decode(np.full(of.size, first, np.int64))
         widths = classes >> 1
-        owner, width, below = _mantissa_widths(widths)
+        owner, width, below = mantissa_pieces(widths)
         mantissas = np.zeros(of.size, np.int64)
         if owner.size:
             np.add.at(mantissas, owner, self._decode(first + width) << below)
