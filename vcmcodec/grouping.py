@@ -29,6 +29,7 @@ import numpy as np
 
 from vcmcodec.bitstream.constants import CELL
 from vcmcodec.bitstream.header import Box, Group
+from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import LimitError, PictureError, RequestError
 
 if TYPE_CHECKING:
@@ -90,11 +91,7 @@ def from_mask(
     if mask.ndim != 2 or mask.dtype.kind not in "biu":
         raise PictureError(f"a mask must be (H, W) of integers, not {mask.shape} of {mask.dtype}")
     rows, columns = _grid(height, width)
-    if mask.shape not in ((height, width), (rows, columns)):
-        raise PictureError(
-            f"the mask is {mask.shape[1]} x {mask.shape[0]}, but the picture is {width} x {height}"
-            f" (in cells {columns} x {rows})"
-        )
+    _check_mask_size(mask.shape, height, width)
     if int(mask.min()) < 0 or int(mask.max()) > MAX_ID:
         raise PictureError(f"mask values must be group ids 0..{MAX_ID}, found {mask.max()}")
     if mask.shape == (height, width):
@@ -130,11 +127,11 @@ def from_boxes(boxes: Sequence[Mapping[str, Any]], height: int, width: int) -> G
     """
     if len(boxes) > MAX_ID:
         raise LimitError("boxes", len(boxes), MAX_ID)
-    taken = {item["id"] for item in boxes if _has_id(item)}
-    free = (number for number in range(1, MAX_ID + 1) if number not in taken)
+    given = [_given_id(item, place) for place, item in enumerate(boxes)]
+    free = (number for number in range(1, MAX_ID + 1) if number not in given)
     parsed = [
-        _parse_box(item, place, next(free) if not _has_id(item) else item["id"], height, width)
-        for place, item in enumerate(boxes)
+        _parse_box(item, place, next(free) if box_id is None else box_id, height, width)
+        for place, (item, box_id) in enumerate(zip(boxes, given, strict=True))
     ]
     if len({box.id for box in parsed}) != len(parsed):
         raise PictureError("two boxes have the same id")
@@ -190,7 +187,8 @@ def read(
         if names:
             raise RequestError("boxes carry their own labels; other labels are for masks only")
         return from_boxes(_boxes_of(data), height, width)
-    with pixels.open_image(data, max_pixels=max(height * width, 1)) as image:
+    with pixels.open_image(data, Limits().max_pixels) as image:
+        _check_mask_size((image.height, image.width), height, width)
         values = pixels.values_of(image)
     if values.ndim == 3 and (values == values[:, :, :1]).all():
         values = values[:, :, 0]  # grey levels that some program stored as RGB
@@ -203,9 +201,26 @@ def _grid(height: int, width: int) -> tuple[int, int]:
     return -(-height // CELL), -(-width // CELL)
 
 
-def _has_id(item: Any) -> bool:
-    """COCO's `id` numbers annotations of a whole data set; only our own form's id is a group's."""
-    return isinstance(item, Mapping) and "box" in item and "id" in item
+def _check_mask_size(shape: tuple[int, ...], height: int, width: int) -> None:
+    rows, columns = _grid(height, width)
+    if shape not in ((height, width), (rows, columns)):
+        raise PictureError(
+            f"the mask is {shape[1]} x {shape[0]}, but the picture is {width} x {height}"
+            f" (in cells {columns} x {rows})"
+        )
+
+
+def _given_id(item: Any, place: int) -> int | None:
+    """The group id that a box states; COCO's `id` is none, it counts a whole data set's boxes."""
+    if not isinstance(item, Mapping) or "box" not in item or "id" not in item:
+        return None
+    value = item["id"]
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_ID:
+        raise PictureError(
+            f"box {place + 1} of the list: an id is a whole number from 1 to {MAX_ID},"
+            f" not {value!r}"
+        )
+    return value
 
 
 def _majority(
@@ -243,7 +258,7 @@ def _plan(
     return GroupPlan(labels, tuple(groups), tuple(notes))
 
 
-def _parse_box(item: Any, place: int, box_id: Any, height: int, width: int) -> _LabelledBox:
+def _parse_box(item: Any, place: int, box_id: int, height: int, width: int) -> _LabelledBox:
     where = f"box {place + 1} of the list"
     if not isinstance(item, Mapping) or not ("box" in item or "bbox" in item):
         raise PictureError(f'{where}: no "box": [x, y, width, height]')
@@ -253,8 +268,6 @@ def _parse_box(item: Any, place: int, box_id: Any, height: int, width: int) -> _
     left, top, box_width, box_height = map(float, sides)
     if box_width < 0 or box_height < 0:
         raise PictureError(f"{where}: negative width or height")
-    if isinstance(box_id, bool) or not isinstance(box_id, int) or not 1 <= box_id <= MAX_ID:
-        raise PictureError(f"{where}: an id is a whole number from 1 to {MAX_ID}, not {box_id!r}")
     score = item.get("score")
     if score is not None and not (_is_number(score) and 0 <= score <= 1):
         raise PictureError(f"{where}: a score lies between 0 and 1, not {score!r}")
@@ -282,14 +295,14 @@ def _boxes_of(data: bytes) -> list[dict[str, Any]]:
         raise PictureError(f"not a JSON list of boxes: {error}") from error
     if isinstance(content, list):
         return content
-    boxes = content.get("annotations")
-    if not isinstance(boxes, list) or not all(isinstance(box, dict) for box in boxes):
+    boxes, categories = content.get("annotations"), content.get("categories", [])
+    if not _is_list_of_objects(boxes) or not _is_list_of_objects(categories):
         raise PictureError('a JSON object of boxes needs a list "annotations", as COCO has it')
-    if len({box.get("image_id") for box in boxes}) > 1:
+    if len({str(box.get("image_id")) for box in boxes}) > 1:
         raise PictureError("annotations of several pictures; give those of this picture alone")
-    names = {
-        category["id"]: category["name"]
-        for category in content.get("categories", [])
-        if isinstance(category, dict) and {"id", "name"} <= category.keys()
-    }
-    return [{"label": names.get(box.get("category_id"), ""), **box} for box in boxes]
+    names = {str(each.get("id")): str(each.get("name", "")) for each in categories}
+    return [{"label": names.get(str(box.get("category_id")), ""), **box} for box in boxes]
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # Pillow's readers for everything a camera, browser or scanner writes.  Left out on purpose:
 # formats that start another program (EPS), need a driver (WMF) or are tables, not pictures (FITS).
 READ_FORMATS = (
-    "PNG", "JPEG", "MPO", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "TGA",
+    "PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "TGA",
     "PCX", "SGI", "QOI", "ICO",
 )  # fmt: skip
 READ_EXTENSIONS = frozenset(
@@ -145,10 +145,12 @@ def open_image(
     # picture; ours is checked right after, before any pixel is decoded.
     with _opening, python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore")
+        Image.init()  # loads every format once; `open` does so only where `formats` is not given
+        known = [name for name in READ_FORMATS if name in Image.OPEN]  # AVIF is optional in Pillow
         pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(io.BytesIO(data), formats=READ_FORMATS)
-        except (Image.UnidentifiedImageError, KeyError) as error:
+            image = Image.open(io.BytesIO(data), formats=known)
+        except Image.UnidentifiedImageError as error:
             raise PictureError("not a picture in any format that is read here") from error
         except Exception as error:  # hostile headers make Pillow raise whatever they like
             raise PictureError(f"not a readable picture ({one_line(error)})") from error

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vcmcodec.bitstream.constants import FILE_WIDE_LAYERS
 from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.describe import Description, describe
+from vcmcodec.bitstream.directory import kind_name
 from vcmcodec.cli import batch, files, options, show
 from vcmcodec.sources import opened
 
 if TYPE_CHECKING:
     from rich.tree import Tree
+
+_FILE_WIDE = {kind_name(kind) for kind in FILE_WIDE_LAYERS}
 
 
 @click.command("info", short_help="Show what is in a file.")
@@ -77,7 +81,8 @@ def tree(name: str, seen: Description) -> Tree:
         lost = "" if layer.whole else "not whole" if layer.substreams else "not in this file"
         branch = layers.add(line(layer.name, quality, lost, num_bytes=layer.num_bytes))
         for part in layer.substreams:
-            whose = f"group {part.group} {names[part.group]}" if part.group in names else ""
+            of_group = part.group in names and part.kind not in _FILE_WIDE
+            whose = f"group {part.group} {names[part.group]}" if of_group else ""
             where = f"tile {part.tile}" if seen.tile else ""
             cut = "" if part.whole else "cut off"
             branch.add(line(part.kind, whose.strip(), where, cut, num_bytes=part.num_bytes))
