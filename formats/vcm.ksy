@@ -95,7 +95,7 @@ types:
         type: u1
         doc: §3.11
       - id: tasks
-        type: task
+        type: task_info
         repeat: expr
         repeat-expr: num_tasks
       - id: num_layers
@@ -104,7 +104,7 @@ types:
           min: 1
         doc: §3.12
       - id: layers
-        type: layer
+        type: layer_info
         repeat: expr
         repeat-expr: num_layers
       - id: num_groups
@@ -115,7 +115,7 @@ types:
         repeat: expr
         repeat-expr: num_groups.value
       - id: directory
-        type: directory
+        type: directory(tile.value != 0)
         doc: §4
       - id: extra
         size: _io.size - _io.pos - 4
@@ -134,7 +134,7 @@ types:
         type: b1
       - id: grey
         type: b1
-  task:
+  task_info:
     seq:
       - id: task
         type: u1
@@ -142,7 +142,7 @@ types:
       - id: layer
         type: u1
         enum: layer
-  layer:
+  layer_info:
     seq:
       - id: layer
         type: u1
@@ -180,14 +180,20 @@ types:
       - id: height
         type: varint
   directory:
+    params:
+      - id: is_tiled
+        type: bool
     seq:
       - id: num_entries
         type: varint
       - id: entries
-        type: entry
+        type: entry(is_tiled)
         repeat: expr
         repeat-expr: num_entries.value
   entry:
+    params:
+      - id: is_tiled
+        type: bool
     seq:
       - id: kind
         type: u1
@@ -199,7 +205,7 @@ types:
         type: u1
       - id: tile
         type: varint
-        if: _root.header.tile.value != 0
+        if: is_tiled
       - id: length
         type: varint
       - id: crc32

@@ -195,6 +195,8 @@ def _redacted(container: Container, chosen: select.Selection, keep: Sequence[int
     from vcmcodec.entropy.group_map import encode_group_map
 
     selection = select.redact(chosen, keep)
+    if selection == chosen:
+        return select.assemble(container, chosen)
     old, new = container.header, selection.header
     absent = len(new.groups)
     positions = {group.id: position for position, group in enumerate(new.groups)}

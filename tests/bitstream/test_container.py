@@ -30,6 +30,10 @@ def substreams_of(container: Container) -> list[Substream]:
     return [Substream(e.kind, e.layer, e.group, data[e], e.tile) for e in container.entries]
 
 
+def substreams_of_bytes(data: bytes) -> list[Substream]:
+    return substreams_of(Container.read(data))
+
+
 def with_body(body: bytes, minor: int = 0, payload: bytes = b"") -> bytes:
     """A file around these header bytes, whose length and CRC-32 are right."""
     length = len(body) + 4
@@ -135,8 +139,7 @@ def test_every_flipped_bit_is_noticed():
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises(VcmError):
-            container = Container.read(bytes(damaged))
-            container.fetch(container.entries)
+            substreams_of_bytes(bytes(damaged))
 
 
 # --- cut off ---------------------------------------------------------------------------------

@@ -37,13 +37,14 @@ def write(header: Header, substreams: Iterable[Substream]) -> bytes:
     Raises:
         RequestError: a field or the set of substreams is not legal.
     """
+    fields = header.pack()
     order = Order(header)
     parts = sorted(substreams, key=lambda s: order.key(s.layer, s.tile, s.group, s.kind))
     entries = [
         Entry(p.kind, p.layer, p.group, p.tile, len(p.data), zlib.crc32(p.data), 0) for p in parts
     ]
     directory.check(header, entries, lambda field, text: RequestError(f"{field}: {text}"))
-    body = header.pack() + directory.pack(header, entries) + header.extra
+    body = fields + directory.pack(header, entries) + header.extra
     out = ByteWriter()
     out.raw(c.SIGNATURE)
     out.u8(header.version[0], "major")

@@ -121,8 +121,7 @@ def unpack(
         limits.check("max_substream_bytes", entry.length)
         entries.append(entry)
         offset = entry.end
-    places = fields.places
-    check(header, entries, lambda field, text: FormatError(field, text, offset=places.get(field)))
+    check(header, entries, lambda field, text: _corrupt(fields, field, text))
     return tuple(entries)
 
 
@@ -171,6 +170,11 @@ def _unpack_entry(fields: ByteReader, name: str, header: Header, offset: int) ->
     )
 
 
+def _corrupt(fields: ByteReader, field: str, message: str) -> FormatError:
+    place = fields.places.get(field, fields.places.get(f"{field}.kind"))  # an entry starts there
+    return FormatError(field, message, offset=place)
+
+
 def _check_entry(entry: Entry, name: str, header: Header, layers: set[LayerId], fail: Fail) -> None:
     if entry.layer not in layers:
         raise fail(f"{name}.layer", f"{entry.layer} is not a layer of the file")
@@ -184,6 +188,8 @@ def _check_entry(entry: Entry, name: str, header: Header, layers: set[LayerId], 
     else:
         home = c.FILE_WIDE_LAYERS.get(Kind(entry.kind))
         if home is not None and (entry.layer, entry.group, entry.tile) != (home, 0, 0):
-            raise fail(name, f"a {kind_name(entry.kind)} belongs to layer {home}, group 0, tile 0")
+            raise fail(
+                name, f"the {kind_name(entry.kind)} belongs to layer {home}, group 0, tile 0"
+            )
     if entry.kind == Kind.DIGEST and entry.length != c.DIGEST_BYTES:
         raise fail(f"{name}.length", f"a digest has {c.DIGEST_BYTES} bytes, not {entry.length}")

@@ -174,6 +174,7 @@ def redact(selection: Selection, keep: Sequence[int]) -> Selection:
     Their lines in the table go; so do text and unknown ancillary substreams that speak of the
     whole picture, and header bytes that this program does not understand, because nobody can tell
     whether they speak of those groups.  The group map has to be coded again by the caller.
+    Where every group is kept, there is nothing to remove.
 
     Raises:
         RequestError: the file has no group table.
@@ -184,6 +185,8 @@ def redact(selection: Selection, keep: Sequence[int]) -> Selection:
     left = tuple(group for group in header.groups if group.id in keep)
     if not left:
         raise RequestError("nothing would be left after redacting every group")
+    if left == header.groups:
+        return selection
     entries = tuple(
         entry
         for entry in _of_groups(header, selection.entries, keep)

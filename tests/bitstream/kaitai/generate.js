@@ -10,8 +10,7 @@ const sha256 = crypto.createHash("sha256").update(source).digest("hex");
 compiler.compile("python", yaml.load(source.toString("utf-8")), null, false).then(
   (files) => {
     const note = "# Generated from formats/vcm.ksy by generate.js; README.md says how.\n";
-    const quiet = "# ruff: noqa\n# fmt: off\n";
-    fs.writeFileSync(path.join(__dirname, "vcm.py"), note + quiet + files["vcm.py"]);
+    fs.writeFileSync(path.join(__dirname, "vcm.py"), note + files["vcm.py"]);
     fs.writeFileSync(path.join(__dirname, "vcm.ksy.sha256"), sha256 + "\n");
   },
   (error) => {

@@ -1,6 +1,4 @@
 # Generated from formats/vcm.ksy by generate.js; README.md says how.
-# ruff: noqa
-# fmt: off
 # This is a generated file! Please edit source .ksy file and use kaitai-struct-compiler to rebuild
 # type: ignore
 
@@ -102,17 +100,18 @@ class Vcm(KaitaiStruct):
 
 
     class Directory(KaitaiStruct):
-        def __init__(self, _io, _parent=None, _root=None):
+        def __init__(self, is_tiled, _io, _parent=None, _root=None):
             super(Vcm.Directory, self).__init__(_io)
             self._parent = _parent
             self._root = _root
+            self.is_tiled = is_tiled
             self._read()
 
         def _read(self):
             self.num_entries = Vcm.Varint(self._io, self, self._root)
             self.entries = []
             for i in range(self.num_entries.value):
-                self.entries.append(Vcm.Entry(self._io, self, self._root))
+                self.entries.append(Vcm.Entry(self.is_tiled, self._io, self, self._root))
 
 
 
@@ -126,17 +125,18 @@ class Vcm(KaitaiStruct):
 
 
     class Entry(KaitaiStruct):
-        def __init__(self, _io, _parent=None, _root=None):
+        def __init__(self, is_tiled, _io, _parent=None, _root=None):
             super(Vcm.Entry, self).__init__(_io)
             self._parent = _parent
             self._root = _root
+            self.is_tiled = is_tiled
             self._read()
 
         def _read(self):
             self.kind = KaitaiStream.resolve_enum(Vcm.Kind, self._io.read_u1())
             self.layer = KaitaiStream.resolve_enum(Vcm.Layer, self._io.read_u1())
             self.group = self._io.read_u1()
-            if self._root.header.tile.value != 0:
+            if self.is_tiled:
                 pass
                 self.tile = Vcm.Varint(self._io, self, self._root)
 
@@ -146,7 +146,7 @@ class Vcm(KaitaiStruct):
 
         def _fetch_instances(self):
             pass
-            if self._root.header.tile.value != 0:
+            if self.is_tiled:
                 pass
                 self.tile._fetch_instances()
 
@@ -218,21 +218,21 @@ class Vcm(KaitaiStruct):
             self.num_tasks = self._io.read_u1()
             self.tasks = []
             for i in range(self.num_tasks):
-                self.tasks.append(Vcm.Task(self._io, self, self._root))
+                self.tasks.append(Vcm.TaskInfo(self._io, self, self._root))
 
             self.num_layers = self._io.read_u1()
             if not self.num_layers >= 1:
                 raise kaitaistruct.ValidationLessThanError(1, self.num_layers, self._io, u"/types/header/seq/11")
             self.layers = []
             for i in range(self.num_layers):
-                self.layers.append(Vcm.Layer(self._io, self, self._root))
+                self.layers.append(Vcm.LayerInfo(self._io, self, self._root))
 
             self.num_groups = Vcm.Varint(self._io, self, self._root)
             self.groups = []
             for i in range(self.num_groups.value):
                 self.groups.append(Vcm.Group(self._io, self, self._root))
 
-            self.directory = Vcm.Directory(self._io, self, self._root)
+            self.directory = Vcm.Directory(self.tile.value != 0, self._io, self, self._root)
             self.extra = self._io.read_bytes((self._io.size() - self._io.pos()) - 4)
             self.crc32 = self._io.read_u4le()
 
@@ -259,9 +259,9 @@ class Vcm(KaitaiStruct):
             self.directory._fetch_instances()
 
 
-    class Layer(KaitaiStruct):
+    class LayerInfo(KaitaiStruct):
         def __init__(self, _io, _parent=None, _root=None):
-            super(Vcm.Layer, self).__init__(_io)
+            super(Vcm.LayerInfo, self).__init__(_io)
             self._parent = _parent
             self._root = _root
             self._read()
@@ -300,9 +300,9 @@ class Vcm(KaitaiStruct):
             return getattr(self, '_m_entry', None)
 
 
-    class Task(KaitaiStruct):
+    class TaskInfo(KaitaiStruct):
         def __init__(self, _io, _parent=None, _root=None):
-            super(Vcm.Task, self).__init__(_io)
+            super(Vcm.TaskInfo, self).__init__(_io)
             self._parent = _parent
             self._root = _root
             self._read()
@@ -373,3 +373,6 @@ class Vcm(KaitaiStruct):
 
         def _fetch_instances(self):
             pass
+
+
+
