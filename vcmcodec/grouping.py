@@ -34,6 +34,7 @@ from vcmcodec.errors import LimitError, PictureError, RequestError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL import Image
 
 MAX_ID = 255  # an id is one byte in the file
 BACKGROUND = "background"
@@ -188,8 +189,21 @@ def read(
             raise RequestError("boxes carry their own labels; other labels are for masks only")
         return from_boxes(_boxes_of(data), height, width)
     with pixels.open_image(data, Limits().max_pixels) as image:
-        _check_mask_size((image.height, image.width), height, width)
-        values = pixels.values_of(image)
+        return from_image(image, height, width, names)
+
+
+def from_image(
+    image: Image.Image, height: int, width: int, names: Mapping[int, str] | None = None
+) -> GroupPlan:
+    """Make groups of a mask that Pillow holds: grey values or palette indexes are the ids.
+
+    Raises:
+        PictureError: of the wrong size, or a colour picture.
+    """
+    from vcmcodec import pixels
+
+    _check_mask_size((image.height, image.width), height, width)
+    values = pixels.values_of(image)
     if values.ndim == 3 and (values == values[:, :, :1]).all():
         values = values[:, :, 0]  # grey levels that some program stored as RGB
     if values.ndim != 2 or values.dtype.kind not in "biu":

@@ -1,13 +1,32 @@
 """The `scene` profile: the picture's latent, a base layer for machines and layers for people.
 
-Numbers of the networks stand on top; everything else is shared machinery.
+Numbers of the networks stand on top; the rest says which values go into which substream, in which
+order (norm §6): of the base, hyper-latent and base slices; of `mid`, the refinement where people's
+level is finer than the base's, and its slice; of `full`, its slice.
 """
 
 from __future__ import annotations
 
-from vcmcodec.nn.latent_model import LatentShape
-from vcmcodec.nn.picture_codec import PictureCodec
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vcmcodec.bitstream.constants import Kind, LayerId
+from vcmcodec.bitstream.container import Substream
+from vcmcodec.bitstream.header import Header
+from vcmcodec.errors import FormatError
+from vcmcodec.nn.gain import LOG_UNIT, Level
+from vcmcodec.nn.geometry import GroupGeometry
+from vcmcodec.nn.latent_model import CellGrid, LatentShape
+from vcmcodec.nn.model_tensors import Model
+from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
 from vcmcodec.nn.transforms import TransformShape
+from vcmcodec.profiles.coding import DecodingCoder, EncodingCoder, Hand
+from vcmcodec.profiles.tiles import Rectangle, expand, padded_pixels, tiles
 
 LEVELS = 8
 LMBDAS = tuple(0.0006 * 150 ** (i / (LEVELS - 1)) for i in range(LEVELS))
@@ -18,7 +37,257 @@ LATENT = LatentShape(
     slices=(16, 48, 96, 160), phases=(4, 2, 2, 2), layers=(0, 0, 1, 2), hyper=8, levels=LEVELS
 )
 
+DEFAULT_QUALITY = 50.0
+DEFAULT_BASE_QUALITY = 30.0  # of machine tasks, until their curves are measured
+TILE_CELLS = 64
+TILED_FROM_PIXELS = 2**22  # larger pictures are cut into tiles
+DIGEST_BYTES = 8
+RATE_PRICE = 0.6  # share of the Lagrangian's price at which rounding weighs bits; measured
+Runs = Mapping[tuple[Kind, LayerId, int, int], bytes]  # (kind, layer, group position, tile)
+
 
 def build() -> PictureCodec:
     """The networks, untrained."""
     return PictureCodec(TRANSFORM, LATENT, LMBDAS)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture ready to be analysed.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        labels: (rows, columns) group position of each cell.
+        groups: number of positions.
+        tile: side in cells, 0 for none.
+    """
+
+    rgb: np.ndarray
+    labels: np.ndarray
+    groups: int
+    tile: int
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Rate levels in hundredths; `people` is None where only the base is written."""
+
+    base: int
+    people: int | None
+
+    @property
+    def refined(self) -> bool:
+        return self.people is not None and self.people > self.base
+
+    def at(self, layer: LayerId) -> Level:
+        """The level that values decoded up to `layer` are in."""
+        people = self.base if self.people is None else self.people
+        return Level(self.base if layer == LayerId.BASE else people, LEVELS)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One tile's latent, (cells, channels), before any gain."""
+
+    number: int
+    where: Rectangle
+    latent: Tensor
+
+
+@torch.inference_mode()
+def analyse(model: Model, source: Source, widths: int) -> Iterator[Piece]:
+    """Run the analysis transform, tile by tile, each with a halo of true neighbours."""
+    codec = model.codec
+    for number, where in enumerate(tiles(source.labels.shape, source.tile)):
+        around = expand(where, codec.transform.halo_cells, source.labels.shape)
+        geometry = GroupGeometry(source.labels[around.slices]).to(codec.analysis.mean.device)
+        image = padded_pixels(source.rgb, around).to(codec.analysis.mean.device)
+        inner = where.inside(around)
+        parts = codec.analysis(image, geometry, widths)
+        latent = torch.cat([part[0][inner.slices] for part in parts], -1).cpu()
+        yield Piece(number, where, latent.reshape(where.size, -1))
+
+
+@torch.inference_mode()
+def encode(
+    model: Model, source: Source, pieces: Iterable[Piece], levels: Levels, *, digest: bool = False
+) -> list[Substream]:
+    """Code analysed tiles; `Substream.group` is the group's position."""
+    out: list[Substream] = []
+    for piece in pieces:
+        out.extend(_encode_piece(model, source, piece, levels, digest))
+    return out
+
+
+class _Tile:
+    """What encoding and decoding of one tile share: grid, owners and levels."""
+
+    def __init__(self, model: Model, labels: np.ndarray, groups: int, levels: Levels) -> None:
+        shape = model.codec.latent
+        self.grid: CellGrid = cell_grid(labels, shape.phases)
+        self.hand = Hand(labels.reshape(-1), groups)
+        self.base_level = Level(levels.base, shape.levels)
+        self.level = Level(levels.base if levels.people is None else levels.people, shape.levels)
+
+
+def _price(codec: PictureCodec, level: Level, rate_level: int, channels: int) -> Tensor:
+    """Bits that one squared step is worth in each channel: lmbda 255**2 step**2 / 3."""
+    logs = torch.log(torch.tensor(codec.lmbdas))
+    lmbda = float(torch.exp(level.floats(logs)))
+    step = torch.exp2(level.floats(codec.gains.log_inverse[:, :channels]) / LOG_UNIT)
+    return RATE_PRICE**-1 * lmbda * 255**2 / 3 * step**2
+
+
+def _encode_piece(
+    model: Model, source: Source, piece: Piece, levels: Levels, digest: bool
+) -> list[Substream]:
+    codec, shape, base_channels = model.codec, model.codec.latent, model.codec.latent.base_channels
+    labels = source.labels[piece.where.slices]
+    tile = _Tile(model, labels, source.groups, levels)
+    present = [int(group) for group in np.unique(labels)]
+    out: list[Substream] = []
+    hashes = {g: hashlib.sha256() for g in present}
+
+    def coder(steps: Tensor, hyper: Tensor | None, level: Level, rate_level: int) -> EncodingCoder:
+        price = _price(codec, level, rate_level, steps.shape[1])
+        digests = hashes if digest else None
+        return EncodingCoder(steps, hyper, model.tables, tile.hand, price=price, digests=digests)
+
+    def close(coder: EncodingCoder, kind: Kind, layer: LayerId) -> None:
+        runs = coder.finish()
+        out.extend(Substream(kind, layer, g, runs[g], piece.number) for g in present)
+
+    def close_layer(layer: LayerId) -> None:
+        nonlocal hashes
+        if digest:
+            for g in present:
+                data = hashes[g].digest()[:DIGEST_BYTES]
+                out.append(Substream(Kind.DIGEST, layer, g, data, piece.number))
+        hashes = {g: hashlib.sha256() for g in present}
+
+    base = piece.latent[:, :base_channels]
+    steps = base * codec.gains.gain(tile.base_level, slice(0, base_channels))
+    current = coder(steps, codec.hyper_analysis(steps), tile.base_level, levels.base)
+    hyper = codec.entropy.hyper_context(current.hyper(shape.hyper), tile.grid)
+    values = codec.entropy.code_slices(
+        current, tile.grid, tile.base_level, hyper, LayerId.BASE, steps[:, :0]
+    )
+    close(current, Kind.LATENT, LayerId.BASE)
+    close_layer(LayerId.BASE)
+    if levels.people is None:
+        return out
+
+    steps = piece.latent * codec.gains.gain(tile.level, slice(0, shape.channels))
+    if levels.refined:
+        current = coder(steps, None, tile.level, levels.people)
+        values = codec.entropy.code_refinement(
+            current, tile.grid, tile.level, tile.base_level, hyper, values,
+            codec.gains.log_gain[:, :base_channels],
+        )  # fmt: skip
+        close(current, Kind.REFINEMENT, LayerId.MID)
+    for layer in (LayerId.MID, LayerId.FULL):
+        current = coder(steps, None, tile.level, levels.people)
+        values = codec.entropy.code_slices(current, tile.grid, tile.level, hyper, layer, values)
+        close(current, Kind.LATENT, layer)
+        close_layer(layer)
+    return out
+
+
+@torch.inference_mode()
+def decode_values(
+    model: Model, header: Header, labels: np.ndarray, levels: Levels, runs: Runs, layer: LayerId
+) -> Tensor:
+    """Decode the latent up to `layer` from the runs that are at hand.
+
+    Args:
+        labels: (rows, columns) group positions; positions without runs stay zero.
+        runs: bytes by (kind, layer, group position, tile).  A group must have all of its runs up
+            to `layer` in a tile, or none.
+
+    Returns:
+        (rows, columns, channels) in 1/16 steps of people's level, or of the base's for the base.
+
+    Raises:
+        FormatError: a run or its digest is wrong.
+    """
+    shape = model.codec.latent
+    channels = sum(c for c, at in zip(shape.slices, shape.layers, strict=True) if at <= layer)
+    out = torch.zeros(*labels.shape, channels)
+    groups = max(len(header.group_ids), header.map_labels)
+    for number, where in enumerate(tiles(labels.shape, header.tile)):
+        have = {g for (_, _, g, t) in runs if t == number}
+        if have:
+            tile = _Tile(model, labels[where.slices], groups, levels)
+            values = _decode_tile(model, tile, levels, runs, layer, number, sorted(have))
+            out[where.slices] = values.reshape(where.rows, where.columns, -1)
+    return out
+
+
+def _decode_tile(
+    model: Model, tile: _Tile, levels: Levels, runs: Runs, layer: LayerId, number: int,
+    groups: list[int],
+) -> Tensor:  # fmt: skip
+    codec, shape = model.codec, model.codec.latent
+    hashes = {g: hashlib.sha256() for g in groups}
+
+    def coder(kind: Kind, at: LayerId) -> DecodingCoder:
+        parts = {g: runs[kind, at, g, number] for g in groups if (kind, at, g, number) in runs}
+        return DecodingCoder(parts, tile.grid.size, model.tables, tile.hand, hashes)
+
+    def check(at: LayerId) -> None:
+        nonlocal hashes
+        for g in groups:
+            stored = runs.get((Kind.DIGEST, at, g, number))
+            found = hashes[g].digest()[:DIGEST_BYTES]
+            if stored is not None and stored != found:
+                raise FormatError(
+                    "digest", f"the symbols of layer {at.name.lower()} are not the encoder's",
+                    stored=stored.hex(), expected=found.hex(),
+                )  # fmt: skip
+        hashes = {g: hashlib.sha256() for g in groups}
+
+    current = coder(Kind.LATENT, LayerId.BASE)
+    hyper = codec.entropy.hyper_context(current.hyper(shape.hyper), tile.grid)
+    nothing = torch.zeros(tile.grid.size, 0)
+    values = codec.entropy.code_slices(
+        current, tile.grid, tile.base_level, hyper, LayerId.BASE, nothing
+    )
+    current.finish()
+    check(LayerId.BASE)
+    if layer == LayerId.BASE:
+        return values
+    if levels.refined:
+        current = coder(Kind.REFINEMENT, LayerId.MID)
+        values = codec.entropy.code_refinement(
+            current, tile.grid, tile.level, tile.base_level, hyper, values,
+            codec.gains.log_gain[:, : shape.base_channels],
+        )  # fmt: skip
+        current.finish()
+    for at in (LayerId.MID, LayerId.FULL)[: int(layer)]:
+        current = coder(Kind.LATENT, at)
+        values = codec.entropy.code_slices(current, tile.grid, tile.level, hyper, at, values)
+        current.finish()
+        check(at)
+    return values
+
+
+@torch.inference_mode()
+def synthesise(
+    model: Model, values: Tensor, level: Level, labels: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Pixels (H, W, 3) uint8 of decoded values, in tiles with a halo where the picture is large."""
+    codec = model.codec
+    height, width = size
+    out = np.empty((height, width, 3), np.uint8)
+    tile = TILE_CELLS if height * width > TILED_FROM_PIXELS else 0
+    for where in tiles(labels.shape, tile):
+        around = expand(where, codec.transform.halo_cells, labels.shape)
+        device = codec.synthesis.patch.weight.device
+        geometry = GroupGeometry(labels[around.slices]).to(device)
+        latent = codec.dequantise(values[around.slices][None], level).to(device)
+        image = codec.synthesis(latent, geometry)[0].cpu()
+        image = image[(slice(None), *where.inside(around).pixel_slices)]
+        rgb = torch.floor(image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).numpy()
+        place = out[where.pixel_slices]
+        place[...] = rgb[: place.shape[0], : place.shape[1]]
+    return out

@@ -1,0 +1,157 @@
+"""A trained picture codec as named tensors, and its fingerprint.
+
+The tensors fall in two: those that decide symbols (integer networks, level tables, gains, coding
+tables), whose canonical form the fingerprint covers, and those that do not (transforms, inverse
+gains), which may improve without breaking a file.  Integers are stored as integers; transforms in
+half precision where they lose nothing that shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vcmcodec.entropy.cdf import Tables
+from vcmcodec.errors import WeightsError
+from vcmcodec.nn.integer import IntegerLinear
+from vcmcodec.nn.latent_model import LatentShape
+from vcmcodec.nn.picture_codec import PictureCodec
+from vcmcodec.nn.transforms import TransformShape
+
+FINGERPRINT_BYTES = 8
+# Kept in float32: the first and last linear maps carry the whole signal, and the inverse gains are
+# multiplied onto it; the residual branches only add to it.
+FULL_PRECISION = ("mean", "patch", "merge", "split", "log_inverse")
+
+
+@dataclass(frozen=True)
+class Model:
+    """Networks and tables, ready to code.
+
+    Attributes:
+        codec: in evaluation mode, integers frozen.
+        tables: 64 for the latent, then one a channel of the hyper-latent.
+        fingerprint: 8 bytes that a file's header must carry.
+    """
+
+    codec: PictureCodec
+    tables: Tables
+    fingerprint: bytes
+
+
+def fingerprint(symbol_tensors: dict[str, Tensor], shape: LatentShape) -> bytes:
+    """First 8 bytes of SHA-256 over shape, names and little-endian integers, in name order."""
+    digest = hashlib.sha256(json.dumps(asdict(shape), sort_keys=True).encode())
+    for name in sorted(symbol_tensors):
+        tensor = symbol_tensors[name]
+        values = tensor.to(torch.int64).numpy().astype("<i8")
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(values.tobytes())
+    return digest.digest()[:FINGERPRINT_BYTES]
+
+
+def _fits(values: Tensor) -> Tensor:
+    """The smallest integer type that holds the values."""
+    whole = values.detach().double().round().to(torch.int64)
+    for kind in (torch.int8, torch.int16):
+        limits = torch.iinfo(kind)
+        if int(whole.min()) >= limits.min and int(whole.max()) <= limits.max:
+            return whole.to(kind)
+    return whole.to(torch.int32)
+
+
+def pack(codec: PictureCodec, tables: Tables) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata for a safetensors file.
+
+    The codec must have been frozen (`entropy.freeze`, `gains.freeze`).
+
+    Raises:
+        WeightsError: an integer network is not provably exact.
+    """
+    codec.entropy.prove_exact()
+    symbols: dict[str, Tensor] = {}
+    for name, module in codec.entropy.named_modules():
+        if isinstance(module, IntegerLinear):
+            weight, bias = module.integers()
+            symbols[f"entropy.{name}.weight"] = _fits(weight)
+            symbols[f"entropy.{name}.bias"] = _fits(bias)
+    for name in _LEVEL_TABLES:
+        symbols[f"entropy.{name}"] = _fits(getattr(codec.entropy, name))
+    symbols["entropy.companding"] = _fits(codec.entropy.companding)
+    symbols["gains.log_gain"] = _fits(codec.gains.log_gain)
+    for name, array in tables.pack().items():
+        symbols[f"tables.{name}"] = torch.from_numpy(np.array(array))
+    floats: dict[str, Tensor] = {}
+    for name, value in codec.state_dict().items():
+        if name.startswith("entropy.") or name == "gains.log_gain":
+            continue
+        full = any(part in FULL_PRECISION for part in name.split("."))
+        floats[name] = value.detach().to(torch.float32 if full else torch.float16).contiguous()
+    metadata = {
+        "transform": json.dumps(asdict(codec.transform)),
+        "latent": json.dumps(asdict(codec.latent)),
+        "lmbdas": json.dumps(codec.lmbdas),
+        "fingerprint": fingerprint(symbols, codec.latent).hex(),
+    }
+    return {**symbols, **floats}, metadata
+
+
+_LEVEL_TABLES = (
+    "level_features", "level_index", "refine_features", "refine_base_features", "refine_index",
+)  # fmt: skip
+
+
+def unpack(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Model:
+    """Undo `pack`.
+
+    Raises:
+        WeightsError: tensors are missing or of the wrong shape, a sum is not provably exact, or
+            the fingerprint is not that of the tensors.
+    """
+    try:
+        transform = TransformShape(**_tuples(json.loads(metadata["transform"])))
+        latent = LatentShape(**_tuples(json.loads(metadata["latent"])))
+        codec = PictureCodec(transform, latent, tuple(json.loads(metadata["lmbdas"])))
+        codec.load_state_dict(_state(codec, tensors))
+        tables = Tables.unpack(
+            {n: tensors[f"tables.{n}"].numpy() for n in ("cdf", "sizes", "offsets", "skip")}
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"these are not the weights of a picture codec: {error}") from error
+    codec.entropy.prove_exact()
+    symbols = {
+        name: value
+        for name, value in tensors.items()
+        if name.startswith(("entropy.", "tables.")) or name == "gains.log_gain"
+    }
+    found = fingerprint(symbols, latent)
+    if found.hex() != metadata.get("fingerprint"):
+        raise WeightsError(
+            f"the weights' fingerprint is {found.hex()}, not {metadata.get('fingerprint')}"
+        )
+    codec.eval().requires_grad_(False)
+    return Model(codec, tables, found)
+
+
+def _tuples(fields: dict[str, object]) -> dict[str, object]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+
+
+def _state(codec: PictureCodec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    state = {}
+    shifts = {
+        f"entropy.{name}.bias": module.shift
+        for name, module in codec.entropy.named_modules()
+        if isinstance(module, IntegerLinear)
+    }
+    for name in codec.state_dict():
+        value = tensors[name].float()
+        if name in shifts:  # stored as it enters the sum: back to output units, half removed
+            value = (value - 2.0 ** (shifts[name] - 1)) / 2.0 ** shifts[name]
+        state[name] = value
+    return state

@@ -1,0 +1,191 @@
+"""The coders of encoding and decoding: where integer tensors meet entropy-coded runs.
+
+Both implement `nn.latent_model.Coder`.  A *run* is what one group holds of one layer and tile; the
+networks run over all cells at once, and the symbols are handed out to the groups' runs here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vcmcodec.entropy.cdf import Tables
+from vcmcodec.entropy.rans import RansDecoder, RansEncoder
+from vcmcodec.nn.integer import VALUE_UNIT
+from vcmcodec.nn.latent_model import SCALE_COUNT
+
+RATE_WINDOW = 15  # symbols of a larger size are simply rounded
+
+
+class Hand:
+    """Hands rows (cells) out to the groups that they belong to.
+
+    Args:
+        labels: (cells,) group position of each cell.
+        groups: how many positions there are.
+    """
+
+    def __init__(self, labels: np.ndarray, groups: int) -> None:
+        self.labels, self.groups = labels, groups
+        self._known: dict[int, list[tuple[int, np.ndarray | None]]] = {}
+        self._keep: list[Tensor] = []
+
+    def deal(self, rows: Tensor) -> list[tuple[int, np.ndarray | None]]:
+        """(group, which of the rows) for every group that has some; None means all."""
+        key = id(rows)
+        if key not in self._known:
+            self._keep.append(rows)  # keeps the id from being used again
+            labels = self.labels[rows.numpy()]
+            present = np.unique(labels)
+            if len(present) == 1:
+                self._known[key] = [(int(present[0]), None)]
+            else:
+                self._known[key] = [(int(g), np.flatnonzero(labels == g)) for g in present]
+        return self._known[key]
+
+
+def _pick(matrix: np.ndarray, which: np.ndarray | None) -> np.ndarray:
+    return (matrix if which is None else matrix[which]).reshape(-1)
+
+
+def _integers(values: Tensor) -> np.ndarray:
+    return values.to(torch.int32).numpy()
+
+
+class EncodingCoder:
+    """Rounds a known latent and writes the symbols, one run a group.
+
+    Args:
+        latent: (cells, channels) in steps.
+        hyper: (cells, n) float hyper-latent, where this run holds it.
+        tables: the model's; hyper-latent channel k has table 64 + k.
+        hand: who owns which cell.
+        price: bits that one squared step of error is worth, (channels,); None rounds plainly.
+        digests: also hash the symbols of every run.
+    """
+
+    exact = True
+
+    def __init__(
+        self,
+        latent: Tensor,
+        hyper: Tensor | None,
+        tables: Tables,
+        hand: Hand,
+        *,
+        price: Tensor | None = None,
+        digests: Mapping[int, hashlib._Hash] | None = None,
+    ) -> None:
+        self.latent, self._hyper, self.tables, self.hand = latent, hyper, tables, hand
+        self.runs = {g: RansEncoder(tables) for g in range(hand.groups)}
+        self.price, self.digests = price, digests
+        self.bits = 0.0  # by the integer tables
+        costs = torch.from_numpy(tables.cost_table(RATE_WINDOW)[:SCALE_COUNT])
+        self._costs = costs.clamp(max=1e6)
+
+    def _push(self, rows: Tensor, symbols: np.ndarray, index: np.ndarray) -> None:
+        self.bits += float(self.tables.bits(symbols, index).sum())
+        for group, which in self.hand.deal(rows):
+            flat = _pick(symbols, which)
+            self.runs[group].push(flat, _pick(index, which))
+            if self.digests is not None:
+                self.digests[group].update(flat.astype("<i4").tobytes())
+
+    def hyper(self, channels: int) -> Tensor:
+        assert self._hyper is not None
+        symbols = torch.floor(self._hyper + 0.5)
+        index = np.broadcast_to(np.arange(channels, dtype=np.int32) + SCALE_COUNT, symbols.shape)
+        every = torch.arange(len(symbols))
+        self._push(every, _integers(symbols), index)
+        return symbols
+
+    def values(self, where: slice, rows: Tensor, mean: Tensor, index: Tensor) -> Tensor:
+        away = self.latent[rows, where] - mean / VALUE_UNIT
+        symbols = torch.floor(away + 0.5)
+        symbols[index < self.tables.skip] = 0
+        if self.price is not None:
+            symbols = self._weigh(away, symbols, index.long(), self.price[where])
+        self._push(rows, _integers(symbols), _integers(index))
+        return symbols * VALUE_UNIT + mean
+
+    def _weigh(self, away: Tensor, symbols: Tensor, index: Tensor, price: Tensor) -> Tensor:
+        """Round towards zero where the bits saved are worth more than the error added."""
+        inner = (symbols != 0) & (symbols.abs() <= RATE_WINDOW)
+        lower = symbols - torch.sign(symbols)
+        place = symbols.clamp(-RATE_WINDOW, RATE_WINDOW).long() + RATE_WINDOW
+        lower_place = lower.clamp(-RATE_WINDOW, RATE_WINDOW).long() + RATE_WINDOW
+        saved = self._costs[index, place] - self._costs[index, lower_place]
+        added = ((away - lower) ** 2 - (away - symbols) ** 2) * price
+        return torch.where(inner & (saved > added), lower, symbols)
+
+    def finish(self) -> dict[int, bytes]:
+        """The bytes of every group's run."""
+        return {group: run.finish() for group, run in self.runs.items()}
+
+
+class DecodingCoder:
+    """Takes symbols out of the runs that are at hand; cells of other groups stay zero.
+
+    Args:
+        runs: bytes of each group that is decoded.
+        cells: number of cells of this rectangle.
+    """
+
+    exact = True
+
+    def __init__(
+        self,
+        runs: Mapping[int, bytes],
+        cells: int,
+        tables: Tables,
+        hand: Hand,
+        digests: Mapping[int, hashlib._Hash] | None = None,
+    ) -> None:
+        self.runs = {group: RansDecoder(tables, data) for group, data in runs.items()}
+        self.cells, self.tables, self.hand, self.digests = cells, tables, hand, digests
+
+    def _pull(self, rows: Tensor, index: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Symbols of all rows, and which rows are absent (None: none)."""
+        symbols = np.zeros(index.shape, np.int32)
+        absent: np.ndarray | None = None
+        for group, which in self.hand.deal(rows):
+            if group not in self.runs:
+                if absent is None:
+                    absent = np.zeros(len(index), bool)
+                absent[slice(None) if which is None else which] = True
+                continue
+            flat = self.runs[group].pull(_pick(index, which))
+            if self.digests is not None:
+                self.digests[group].update(flat.astype("<i4").tobytes())
+            if which is None:
+                symbols = flat.reshape(index.shape)
+            else:
+                symbols[which] = flat.reshape(len(which), -1)
+        return symbols, absent
+
+    def hyper(self, channels: int) -> Tensor:
+        index = np.broadcast_to(
+            np.arange(channels, dtype=np.int32) + SCALE_COUNT, (self.cells, channels)
+        )
+        symbols, _ = self._pull(torch.arange(self.cells), index)
+        return torch.from_numpy(symbols).float()
+
+    def values(self, where: slice, rows: Tensor, mean: Tensor, index: Tensor) -> Tensor:
+        symbols, absent = self._pull(rows, _integers(index))
+        decoded = torch.from_numpy(symbols).float() * VALUE_UNIT + mean
+        if absent is not None:
+            decoded[torch.from_numpy(absent)] = 0
+        return decoded
+
+    def finish(self) -> None:
+        """Check that every run ended where it should.
+
+        Raises:
+            FormatError: a run is out of step with its tables.
+        """
+        for run in self.runs.values():
+            run.finish()

@@ -1,0 +1,82 @@
+"""Rectangles of cells: tiles, their halos, and the pixels under them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vcmcodec.bitstream.constants import CELL
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """Rows top..bottom and columns left..right of the cell grid, ends excluded."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def rows(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def columns(self) -> int:
+        return self.right - self.left
+
+    @property
+    def size(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of a (rows, columns, ...) array."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def pixel_slices(self) -> tuple[slice, slice]:
+        """Index of a (height, width, ...) array; beyond the picture's edge it is cut by numpy."""
+        return (
+            slice(CELL * self.top, CELL * self.bottom),
+            slice(CELL * self.left, CELL * self.right),
+        )
+
+    def inside(self, other: Rectangle) -> Rectangle:
+        """This rectangle in the coordinates of one that holds it."""
+        return Rectangle(
+            self.top - other.top, self.bottom - other.top,
+            self.left - other.left, self.right - other.left,
+        )  # fmt: skip
+
+
+def tiles(grid: tuple[int, int], side: int) -> Iterator[Rectangle]:
+    """The tiles of a (rows, columns) grid, row by row; one for all where `side` is 0."""
+    rows, columns = grid
+    step_y, step_x = side or rows, side or columns
+    for top in range(0, rows, step_y):
+        for left in range(0, columns, step_x):
+            yield Rectangle(top, min(top + step_y, rows), left, min(left + step_x, columns))
+
+
+def expand(where: Rectangle, halo: int, grid: tuple[int, int]) -> Rectangle:
+    """The rectangle with up to `halo` cells more on every side."""
+    rows, columns = grid
+    return Rectangle(
+        max(where.top - halo, 0), min(where.bottom + halo, rows),
+        max(where.left - halo, 0), min(where.right + halo, columns),
+    )  # fmt: skip
+
+
+def padded_pixels(rgb: np.ndarray, where: Rectangle) -> Tensor:
+    """Pixels under whole cells, (1, 3, H, W) in 0..1; the picture's edge pixels are repeated."""
+    part = rgb[where.pixel_slices]
+    missing = (CELL * where.rows - part.shape[0], CELL * where.columns - part.shape[1])
+    if any(missing):
+        part = np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+    image = torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1)))
+    return image[None].float() / 255

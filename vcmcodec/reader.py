@@ -1,0 +1,341 @@
+"""Reading a `.vcm` file: what is in it, and the picture or any part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+from PIL import Image, ImageColor
+
+from vcmcodec import catalogue, pixels
+from vcmcodec.bitstream.constants import WIDTHS, Kind, LayerId
+from vcmcodec.bitstream.container import Container, Entry
+from vcmcodec.bitstream.describe import Description, describe
+from vcmcodec.bitstream.header import Group, Header
+from vcmcodec.bitstream.limits import Limits
+from vcmcodec.entropy.group_map import decode_group_map
+from vcmcodec.errors import RequestError, TruncatedError
+from vcmcodec.models import load_model
+from vcmcodec.bitstream.ranges import ByteSource
+from vcmcodec.sources import Openable, open_source
+
+CODED = (Kind.LATENT, Kind.REFINEMENT, Kind.DIGEST)
+TRANSPARENT = "transparent"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture, or what was asked for of it.
+
+    Attributes:
+        image: RGB or grey; with alpha where cells are absent and the background is transparent.
+        layer: the highest layer that all of it comes from.
+        groups: ids of the groups that it shows.
+        absent: share of the picture's pixels that nothing was decoded for.
+        warnings: one sentence each.
+    """
+
+    image: Image.Image
+    layer: LayerId
+    groups: tuple[int, ...]
+    absent: float
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What is decoded: the layer that each group (by position) is decoded to."""
+
+    layers: dict[int, LayerId]
+    entries: tuple[Entry, ...]
+
+
+class _Counting:
+    """A source that counts the bytes that are asked of it."""
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source, self.bytes_read = source, 0
+        self.exact = bool(getattr(source, "exact", False))
+        size = getattr(source, "size", None)
+        if size is not None:
+            self.size = size
+
+    def get_bytes(self, offset: int, length: int) -> bytes:
+        data = self._source.get_bytes(offset, length)
+        self.bytes_read += len(data)
+        return data
+
+    def close(self) -> None:
+        close = getattr(self._source, "close", None)
+        if close:
+            close()
+
+
+class Reader:
+    """A file whose header has been read; the rest is read when it is asked for.
+
+    Args:
+        source: path, bytes, binary file object, or an object with `get_bytes(offset, length)`.
+
+    Raises:
+        VcmError: see `Container.read`.
+    """
+
+    def __init__(self, source: Openable, limits: Limits | None = None) -> None:
+        self._source = _Counting(open_source(source))
+        self._notes: tuple[str, ...] = ()
+        try:
+            self.container = Container.read(self._source, limits)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def header(self) -> Header:
+        return self.container.header
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file, as its directory says."""
+        return self.container.size
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that were asked of the source so far."""
+        return self._source.bytes_read
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with the file, or was with the last decoding, one sentence each."""
+        return self.container.warnings + self._notes
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Groups of the file; empty where it has one group and no map."""
+        return self.header.groups
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, base first."""
+        return tuple(info.layer.name.lower() for info in self.header.layers)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that the file was written for."""
+        known = {spec.id: spec.name for spec in catalogue.TASKS}
+        return tuple(known[info.task] for info in self.header.tasks if info.task in known)
+
+    def describe(self) -> Description:
+        """Everything that `vcm info` shows."""
+        return describe(self.container)
+
+    def close(self) -> None:
+        """Close the file, if it was opened here."""
+        self._source.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    # ---- decoding
+
+    def decode(
+        self,
+        *,
+        groups: Sequence[str | int] | str | int | None = None,
+        width: float | None = None,
+        background: str | tuple[int, int, int] | None = None,
+        device: str = "cpu",
+    ) -> Image.Image:
+        """Decode the picture, or the groups and width of it that are asked for (see `inspect`)."""
+        decoded = self.inspect(groups=groups, width=width, background=background, device=device)
+        return decoded.image
+
+    def inspect(
+        self,
+        *,
+        groups: Sequence[str | int] | str | int | None = None,
+        width: float | None = None,
+        background: str | tuple[int, int, int] | None = None,
+        device: str = "cpu",
+    ) -> Decoded:
+        """Decode, and say what was decoded.
+
+        Args:
+            groups: labels or ids; None for all that are there.
+            width: 0.25, 0.5 or 1; None for the widest that is there.
+            background: colour of cells that are not decoded, or "transparent" (the default).
+            device: where the synthesis runs.
+
+        Raises:
+            RequestError: no such group or width, or no base layer in the file.
+            TruncatedError: the file is cut off within the base layer.
+            FormatError: a substream is damaged.
+            WeightsError: the model is not there.
+        """
+        from vcmcodec.profiles import scene
+
+        header = self.header
+        colour = _colour(background)
+        profile = catalogue.profile(header.profile)
+        positions = self._positions(groups)
+        top = self._top_layer(width)
+        choice = self._choose(positions, top)
+        maps = self.container.find(Kind.GROUP_MAP)
+        profiles = self.container.find(Kind.ICC)[:1] if top > LayerId.BASE else ()
+        data = self.container.fetch([*maps, *choice.entries, *profiles], whole_only=True)
+        labels = self._labels(data[maps[0]] if maps else None)
+        model = load_model(profile.name, fingerprint=header.fingerprint, device=device)
+        rgb = np.zeros((header.height, header.width, 3), np.uint8)
+        there = np.zeros(labels.shape, bool)
+        position_of = {group: k for k, group in enumerate(header.group_ids)}
+        rates = {info.layer: info.rate_level for info in header.layers}
+        levels = scene.Levels(rates[LayerId.BASE], rates.get(LayerId.MID))
+        for layer in sorted(set(choice.layers.values())):
+            chosen = {k for k, at in choice.layers.items() if at == layer}
+            runs = {
+                (Kind(e.kind), e.layer, position_of[e.group], e.tile): data[e]
+                for e in choice.entries
+                if position_of[e.group] in chosen and e.layer <= layer and e in data
+            }
+            values = scene.decode_values(model, header, labels, levels, runs, layer)
+            level = levels.at(layer)
+            shown = scene.synthesise(model, values, level, labels, (header.height, header.width))
+            inside = np.isin(labels, list(chosen))
+            there |= inside
+            if inside.all():
+                rgb = shown
+            else:
+                mask = _pixels(inside, header)
+                rgb[mask] = shown[mask]
+        notes = []
+        least = min(choice.layers.values())
+        if least < top:
+            notes.append(f"some groups are there up to layer {least.name.lower()} only")
+        self._notes = tuple(notes)
+        icc = data.get(profiles[0]) if profiles else None
+        image, absent = _finish(rgb, there, header, icc, colour)
+        ids = tuple(header.group_ids[k] for k in sorted(choice.layers))
+        return Decoded(image, least, ids, absent, self.warnings)
+
+    def _positions(self, groups: Sequence[str | int] | str | int | None) -> list[int]:
+        """Positions of the groups asked for; of all, where nothing is asked."""
+        ids = self.header.group_ids
+        if groups is None:
+            return list(range(len(ids)))
+        asked = [groups] if isinstance(groups, str | int) else list(groups)
+        if not asked:
+            raise RequestError("no group is named")
+        found: list[int] = []
+        labels = [group.label for group in self.header.groups]
+        for one in asked:
+            text = str(one)
+            hits = [k for k, label in enumerate(labels) if label == one]
+            if not hits and text.isdecimal():
+                hits = [k for k, group in enumerate(ids) if group == int(text)]
+            if not hits:
+                known = ", ".join(
+                    f"{g.id} ({g.label})" if g.label else str(g.id) for g in self.header.groups
+                )
+                raise RequestError(f"no group {text!r} in this file; it has {known or 'no groups'}")
+            found.extend(hits)
+        return sorted(set(found))
+
+    def _top_layer(self, width: float | None) -> LayerId:
+        layers = [info.layer for info in self.header.layers]
+        if LayerId.BASE not in layers or not self.container.find(Kind.LATENT, LayerId.BASE):
+            raise RequestError("the file holds no base layer; merge it with the file that does")
+        held = {e.layer for e in self.container.find(Kind.LATENT)}
+        there = max(layer for layer in layers if set(range(layer + 1)) <= set(map(int, held)))
+        if width is None:
+            return there
+        wanted = next((layer for layer, value in WIDTHS.items() if value == float(width)), None)
+        if wanted is None:
+            raise RequestError(
+                f"no width {width}; there are {', '.join(map(str, WIDTHS.values()))}"
+            )
+        if wanted > there:
+            raise RequestError(f"the file holds widths up to {WIDTHS[there]:g} only")
+        return wanted
+
+    def _choose(self, positions: list[int], top: LayerId) -> _Choice:
+        """How far each group can be decoded, and the entries that this takes."""
+        box = self.container
+        ids = self.header.group_ids
+        wanted, layers = [], {}
+        for position in positions:
+            mine = [e for e in box.entries if e.group == ids[position] and e.kind in CODED]
+            coded = [e for e in mine if e.kind != Kind.DIGEST]
+            if not any(e.layer == LayerId.BASE for e in coded):
+                continue  # dropped on purpose: absent
+            reached = None
+            for layer in range(top + 1):
+                parts = [e for e in coded if e.layer == layer]
+                if not parts or not all(map(box.is_whole, parts)):
+                    break
+                reached = LayerId(layer)
+            if reached is None:
+                entry = next(e for e in coded if not box.is_whole(e))
+                raise TruncatedError(
+                    entry.name, "the file is cut off within the base layer", offset=entry.offset
+                )
+            layers[position] = reached
+            wanted += [e for e in mine if e.layer <= reached and box.is_whole(e)]
+        if not layers:
+            names = ", ".join(str(ids[k]) for k in positions)
+            raise RequestError(f"nothing of group {names} is in this file")
+        return _Choice(layers, tuple(wanted))
+
+    def _labels(self, data: bytes | None) -> np.ndarray:
+        header = self.header
+        shape = (header.cell_rows, header.cell_columns)
+        if data is None:
+            return np.zeros(shape, np.int64)
+        flat = decode_group_map(data, *shape, header.map_labels)
+        return np.array(flat, np.int64).reshape(shape)
+
+
+def _colour(background: str | tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+    """RGB of the background, None for transparent."""
+    if background is None or background == TRANSPARENT:
+        return None
+    if isinstance(background, tuple):
+        return background
+    try:
+        red, green, blue = ImageColor.getrgb(background)[:3]
+    except ValueError as error:
+        raise RequestError(
+            f"no colour {background!r}: use a name, #rrggbb or transparent"
+        ) from error
+    return red, green, blue
+
+
+def _pixels(cells: np.ndarray, header: Header) -> np.ndarray:
+    """A mask of cells as a mask of pixels, (H, W)."""
+    wide = cells.repeat(16, 0).repeat(16, 1)
+    return np.asarray(wide[: header.height, : header.width])
+
+
+def _finish(
+    rgb: np.ndarray, there: np.ndarray, header: Header, icc: bytes | None,
+    colour: tuple[int, int, int] | None,
+) -> tuple[Image.Image, float]:  # fmt: skip
+    """Background or alpha where nothing was decoded; the picture and the share of such pixels."""
+    if there.all():
+        return pixels.to_image(rgb, header.grey, icc), 0.0
+    mask = _pixels(there, header)
+    absent = 1 - float(mask.mean())
+    if colour is None:
+        rgb[~mask] = 0
+        alpha = mask.astype(np.uint8) * 255
+        return pixels.to_image(rgb, header.grey, icc, alpha), absent
+    rgb[~mask] = colour
+    grey = header.grey and len(set(colour)) == 1
+    return pixels.to_image(rgb, grey, icc), absent

@@ -1,0 +1,152 @@
+"""From trained networks to a weight file: freeze, fit the tables, save, enter in the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from vcmcodec.bitstream.constants import LayerId
+from vcmcodec.entropy.cdf import Tables, gaussian_tables, tables_from_counts
+from vcmcodec.nn.latent_model import SCALE_COUNT
+from vcmcodec.nn.model_tensors import Model, pack, unpack
+from vcmcodec.nn.picture_codec import PictureCodec
+from vcmcodec.profiles import coding, scene
+from vcmcodec.training.coder import SCALE_FIRST, SCALE_RATIO
+from vcmcodec.training.photographs import PhotographCrops, random_labels
+
+REACH = 600  # largest symbol that is counted; what lies beyond goes to the escape
+PRIOR_WEIGHT = 400.0  # symbols that the Gaussian counts as, beside the counted ones
+SKIPPED = 1
+
+
+def scales() -> list[float]:
+    """Deviation of each of the latent's tables, in steps."""
+    return [SCALE_FIRST * math.exp(SCALE_RATIO * i) for i in range(SCALE_COUNT)]
+
+
+def first_tables(hyper: int) -> Tables:
+    """Gaussian tables, before anything was counted; wide ones for the hyper-latent."""
+    return gaussian_tables([*scales(), *[2.0] * hyper], tail=1e-4, skip=SKIPPED)
+
+
+class _Counter(coding.EncodingCoder):
+    """Counts symbols by table instead of coding them."""
+
+    counts: np.ndarray
+
+    def _push(self, rows: Tensor, symbols: np.ndarray, index: np.ndarray) -> None:
+        kept = np.clip(symbols, -REACH - 1, REACH + 1) + REACH + 1
+        np.add.at(self.counts, (index.reshape(-1), kept.reshape(-1)), 1)
+
+    def finish(self) -> dict[int, bytes]:
+        return dict.fromkeys(range(self.hand.groups), b"")
+
+
+def count_symbols(model: Model, crops: Sequence[Tensor], random: np.random.Generator) -> np.ndarray:
+    """How often each value occurs under each table: (tables, 2 REACH + 3) int64.
+
+    Levels, refinements and group maps are drawn at random, as in use.
+    """
+    counts = np.zeros((len(model.tables), 2 * REACH + 3), np.int64)
+    plain, coding_class = scene.EncodingCoder, _Counter
+    coding_class.counts = counts
+    scene.EncodingCoder = coding_class  # type: ignore[misc]
+    try:
+        for crop in crops:
+            rows, columns = crop.shape[1] // 16, crop.shape[2] // 16
+            labels = np.zeros((rows, columns), np.int64)
+            if random.random() < 0.2:
+                labels = random_labels(rows, columns, random)
+            rgb = (crop * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+            people = int(random.integers(10001))
+            base = people if random.random() < 0.5 else int(random.integers(people + 1))
+            source = scene.Source(rgb, labels, int(labels.max()) + 1, 0)
+            pieces = list(scene.analyse(model, source, len(LayerId)))
+            scene.encode(model, source, pieces, scene.Levels(base, people))
+    finally:
+        scene.EncodingCoder = plain  # type: ignore[misc]
+    return counts
+
+
+def fit_tables(counts: np.ndarray, hyper: int) -> Tables:
+    """Tables of the counted symbols: symmetric and leaning on the Gaussian for the latent."""
+    histograms, offsets = [], []
+    values = np.arange(-REACH, REACH + 1)
+    for index, scale in enumerate(scales()):
+        inner = counts[index, 1:-1].astype(np.float64)
+        inner = (inner + inner[::-1]) / 2
+        upper = np.array([math.erfc((abs(v) - 0.5) / scale * math.sqrt(0.5)) for v in values])
+        lower = np.array([math.erfc((abs(v) + 0.5) / scale * math.sqrt(0.5)) for v in values])
+        gaussian = np.maximum((upper - lower) / 2, 0)
+        histogram = inner + PRIOR_WEIGHT * gaussian
+        span = min(REACH, max(2, int(6 * scale) + 2))
+        histograms.append(histogram[REACH - span : REACH + span + 1])
+        offsets.append(-span)
+    for channel in range(hyper):
+        inner = counts[SCALE_COUNT + channel, 1:-1].astype(np.float64)
+        histograms.append(inner[REACH - 40 : REACH + 41])
+        offsets.append(-40)
+    return tables_from_counts(histograms, offsets, prior_weight=8.0, tail=2e-5, skip=SKIPPED)
+
+
+def export(
+    codec: PictureCodec,
+    data: Sequence[Path],
+    *,
+    crops: int = 300,
+    seed: int = 7,
+    show: Callable[[str], None] = print,
+) -> tuple[bytes, str]:
+    """Freeze the networks, count symbols on training crops, fit the tables.
+
+    Returns:
+        The bytes of a safetensors file and the fingerprint in hexadecimal digits.
+    """
+    codec.eval().requires_grad_(False)
+    codec.entropy.freeze()
+    codec.gains.freeze()
+    codec.entropy.prove_exact()
+    random = np.random.default_rng(seed)
+    pool = PhotographCrops(data, 256)
+    hyper = codec.latent.hyper
+    model = Model(codec, first_tables(hyper), b"")
+    for turn in range(2):  # rounding weighs bits by the tables, so they are fitted twice
+        counts = count_symbols(model, list(pool.batch(crops, random)), random)
+        model = replace(model, tables=fit_tables(counts, hyper))
+        show(f"tables {turn + 1}: {int(counts.sum()):,} symbols counted")
+    tensors, metadata = pack(codec, model.tables)
+    blob = save(tensors, metadata)
+    unpack(tensors, metadata)  # a weight file that cannot be read back is not written
+    return blob, metadata["fingerprint"]
+
+
+def enter(folder: Path, model_id: str, profile: str, blob: bytes, mark: str, **facts: object) -> None:
+    """Write the weight file and its line in `manifest.json`; it becomes the profile's default."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{model_id}.safetensors").write_bytes(blob)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text()) if path.exists() else {"models": []}
+    others = [m for m in manifest["models"] if m["id"] != model_id]
+    for other in others:
+        if other["profile"] == profile:
+            other["default"] = False
+    line = {
+        "id": model_id,
+        "profile": profile,
+        "file": f"{model_id}.safetensors",
+        "sha256": hashlib.sha256(blob).hexdigest(),
+        "fingerprint": mark,
+        "bytes": len(blob),
+        "default": True,
+        **facts,
+    }
+    path.write_text(json.dumps({"models": [*others, line]}, indent=2) + "\n")
