@@ -45,6 +45,8 @@ class FileSource:
     def get_bytes(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`; fewer only at the end of the file."""
         left = min(length, self.size - offset)  # never allocate for bytes that are not there
+        if left <= 0:
+            return b""
         parts = []
         try:
             self._file.seek(self._origin + offset)
@@ -134,8 +136,6 @@ def _from_file(file: IO[bytes], name: str, *, owned: bool) -> ByteSource:
         data = file.read()
     except (OSError, ValueError) as error:
         raise _cannot_read(name, error) from None
-    if not isinstance(data, bytes):
-        raise RequestError(f"{name}: is open as text; open it with mode 'rb'")
     return BytesSource(data)
 
 
