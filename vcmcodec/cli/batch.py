@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections import deque
@@ -234,7 +235,7 @@ def _in_parallel(
     """Work through `waiting` until it is empty or a worker has died.
 
     A dead worker breaks the whole pool without a word on whose fault it was, so the jobs that were
-    under way are then tried one by one, each in a process of its own.
+    under way are then tried one by one, in a process beside this one.
     """
     running: deque[tuple[Job, Future[Product | Failure]]] = deque()
     pool = _pool(workers, style)
@@ -250,8 +251,7 @@ def _in_parallel(
             yield job, outcome
     except BrokenProcessPool:
         pool.shutdown(wait=False, cancel_futures=True)
-        for job, _ in running:
-            yield job, _alone(work, job, style)
+        yield from _one_by_one(work, [job for job, _ in running], style)
     except BaseException:
         for child in multiprocessing.active_children():
             child.terminate()
@@ -260,12 +260,22 @@ def _in_parallel(
         pool.shutdown(cancel_futures=True)
 
 
-def _alone(work: Work, job: Job, style: Style) -> Product | Failure:
-    with _pool(1, style) as pool:
-        try:
-            return pool.submit(attempt, work, job.input.source()).result()
-        except BrokenProcessPool:
-            return Failure("internal", "the worker process died, most likely for want of memory")
+def _one_by_one(
+    work: Work, jobs: Sequence[Job], style: Style
+) -> Iterator[tuple[Job, Product | Failure]]:
+    pool = _pool(1, style)
+    try:
+        for job in jobs:
+            try:
+                outcome = pool.submit(attempt, work, job.input.source()).result()
+            except BrokenProcessPool:
+                pool.shutdown()
+                pool = _pool(1, style)
+                message = "the worker process died, most likely for want of memory"
+                outcome = Failure("internal", message)
+            yield job, outcome
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _pool(workers: int, style: Style) -> ProcessPoolExecutor:
@@ -290,7 +300,9 @@ def start_worker(threads: int | None, own_process: bool = False) -> None:
     if own_process:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    if threads is None:
+        return
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # what torch starts with
+        os.environ[name] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)

@@ -34,14 +34,14 @@ def decode_one(settings: Settings, source: str | bytes) -> batch.Product:
 
     started = time.perf_counter()
     with codec.open(source, limits=settings.limits) as reader:
-        image = reader.decode(
+        decoded = reader.inspect(
             groups=settings.groups,
             width=settings.width,
             background=settings.background,
             device=settings.device,
         )
-        warnings = tuple(reader.warnings)
         bytes_read, bytes_whole = reader.bytes_read, reader.size
+    image = decoded.image
     out = io.BytesIO()
     pixels.save(image, out, settings.format)
     seconds = time.perf_counter() - started
@@ -50,14 +50,17 @@ def decode_one(settings: Settings, source: str | bytes) -> batch.Product:
         "height": image.height,
         "mode": image.mode,
         "bytes": out.tell(),
-        "read": bytes_read,
+        "bytes_read": bytes_read,
+        "layer": decoded.layer.name.lower(),
+        "groups": decoded.groups,
+        "absent": round(decoded.absent, 5),
         "seconds": round(seconds, 4),
     }
     line = (
         f"{image.width} x {image.height} {image.mode}, read {show.size(bytes_read)} of"
         f" {show.size(bytes_whole)}, {seconds:.2f} s"
     )
-    return batch.Product(out.getvalue(), facts, line, 0, warnings)
+    return batch.Product(out.getvalue(), facts, line, 0, decoded.warnings)
 
 
 def _format_of(given: str | None, output: str) -> str:

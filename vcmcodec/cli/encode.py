@@ -46,38 +46,36 @@ def encode_one(settings: Settings, source: str | bytes) -> batch.Product:
         where = groups_file(settings.groups, source)
         labels = dict(settings.labels) or None
         plan = grouping.read(where, picture.height, picture.width, labels)
-    data = codec.encode(
-        picture,
+    asked = codec.EncodeOptions(
         tasks=settings.tasks,
         quality=settings.quality,
         base_quality=settings.base_quality,
-        groups=plan,
-        profile=settings.profile,
-        target_bpp=settings.target_bpp,
         target_size=settings.target_size,
+        target_bpp=settings.target_bpp,
+        profile=settings.profile,
+        model=settings.model,
         digest=settings.digest,
         text=dict(settings.text) or None,
-        model=settings.model,
-        device=settings.device,
-        limits=settings.limits,
+    )
+    encoded = codec.encode_picture(
+        picture, asked, groups=plan, device=settings.device, limits=settings.limits
     )
     seconds = time.perf_counter() - started
-    num_pixels = picture.height * picture.width
-    bpp = 8 * len(data) / num_pixels
+    num_bytes = len(encoded.data)
     facts = {
         "width": picture.width,
         "height": picture.height,
-        "bytes": len(data),
-        "bpp": round(bpp, 5),
-        "groups": len(plan.groups) if plan else 1,
+        "bytes": num_bytes,
+        "bpp": round(encoded.bpp, 5),
+        "groups": max(1, len(encoded.header.groups)),
         "seconds": round(seconds, 4),
     }
     line = (
-        f"{picture.width} x {picture.height}, {show.size(len(data))}, {bpp:.3f} bits a pixel,"
-        f" {seconds:.2f} s"
+        f"{picture.width} x {picture.height}, {show.size(num_bytes)},"
+        f" {encoded.bpp:.3f} bits a pixel, {seconds:.2f} s"
     )
-    warnings = picture.warnings + (plan.warnings if plan else ())
-    return batch.Product(data, facts, line, num_pixels, warnings)
+    num_pixels = picture.height * picture.width
+    return batch.Product(encoded.data, facts, line, num_pixels, encoded.warnings)
 
 
 def groups_file(groups: str, source: str | bytes) -> Path:

@@ -60,7 +60,11 @@ def rich_print(renderable: RenderableType) -> None:
 
 def console(stderr: bool = False) -> Console:
     """A rich console on one of the two standard streams; it obeys NO_COLOR by itself."""
-    from rich.console import Console
+    from rich import console as rich_console
+
+    class Console(rich_console.Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the program by itself, with another exit code
 
     stream = sys.stderr if stderr else sys.stdout
     # Off a terminal rich assumes 80 columns and would fold long names.

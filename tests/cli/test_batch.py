@@ -1,0 +1,98 @@
+"""Batches: one that fails stops none of the others, in one process or in several."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from vcmcodec.cli import batch
+from vcmcodec.cli.batch import Product, Style
+from vcmcodec.cli.files import Input, Job
+from vcmcodec.errors import PictureError
+
+
+def work(source: str | bytes) -> Product:
+    """Turn `NAME` into its upper case; some names go wrong in their own way."""
+    name = Path(str(source)).name
+    if name == "bad":
+        raise PictureError("damaged picture: no end")
+    if name == "bug":
+        raise IndexError("list index out of range")
+    if name == "big":
+        raise MemoryError
+    if name == "dies":
+        os._exit(9)
+    if name == "slow":
+        time.sleep(0.3)
+    return Product(name.upper().encode(), {"bytes": len(name)}, "fine", 4, ("odd",) * (name == "w"))
+
+
+def jobs(folder: Path, *names: str) -> list[Job]:
+    return [Job(Input(Path(name), Path(name)), folder / f"{name}.out") for name in names]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_others_are_done_where_some_fail(
+    workers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    todo = jobs(tmp_path, "slow", "bad", "bug", "w", "big", "last")
+    code = batch.run(work, todo, Style("done", workers=workers, threads=1, json=True))
+    out, err = capsys.readouterr()
+    assert code == 1
+    assert sorted(os.listdir(tmp_path)) == ["last.out", "slow.out", "w.out"]
+    assert (tmp_path / "last.out").read_bytes() == b"LAST"
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [each["source"] for each in told] == ["slow", "bad", "bug", "w", "big", "last"]
+    codes = [each.get("error", {}).get("code") for each in told]
+    assert codes == [None, "picture", "internal", None, "limit", None]
+    assert told[3]["warnings"] == ["odd"]
+    assert "vcm: bad: damaged picture: no end\n" in err
+    assert "vcm: w: warning: odd\n" in err
+    assert "3 done" in err
+    assert "3 failed" in err
+    assert "Traceback" not in err
+
+
+def test_a_worker_that_dies_costs_its_own_input_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    todo = jobs(tmp_path, "a", "dies", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k")
+    code = batch.run(work, todo, Style("done", workers=2, threads=1))
+    assert code == 1
+    assert sorted(os.listdir(tmp_path)) == sorted(f"{name}.out" for name in "abcdefghijk")
+    _, err = capsys.readouterr()
+    assert "vcm: dies: the worker process died" in err
+
+
+def test_a_bug_shows_its_traceback_only_if_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.run(work, jobs(tmp_path, "bug"), Style("done", verbose=True))
+    assert "IndexError" in (err := capsys.readouterr().err)
+    assert "Traceback" in err
+
+
+def test_quiet_says_nothing_but_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch.run(work, jobs(tmp_path, "w", "bad", "x"), Style("done", quiet=True))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "vcm: bad: damaged picture: no end\n"
+
+
+@pytest.mark.parametrize(
+    ("existing", "code", "content"),
+    [("replace", 0, b"A"), ("refuse", 1, b"old"), ("skip", 0, b"old")],
+)
+def test_what_is_there_is_replaced_refused_or_skipped(
+    existing: batch.Existing, code: int, content: bytes, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "a.out").write_bytes(b"old")
+    assert batch.run(work, jobs(tmp_path, "a", "b"), Style("done", existing=existing)) == code
+    assert (tmp_path / "a.out").read_bytes() == content
+    assert (tmp_path / "b.out").read_bytes() == b"B"
+    assert ("skipped" in capsys.readouterr().err) is (existing == "skip")

@@ -1,0 +1,295 @@
+"""The commands that move bytes, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Run
+
+from vcmcodec.cli.main import COMMANDS
+from vcmcodec.cli.main import vcm as program
+
+NAMES = [name for name, _, _ in COMMANDS]
+HEAVY = ("torch", "compressai", "numpy")
+
+
+@pytest.fixture
+def street(tmp_path: Path, hand_made: bytes) -> Path:
+    path = tmp_path / "street.vcm"
+    path.write_bytes(hand_made)
+    return path
+
+
+def test_help_lists_every_command_with_the_help_of_the_table(vcm: Run) -> None:
+    text = vcm("--help").stdout.decode()
+    for name, _, short in COMMANDS:
+        assert f"  {name} " in text
+        assert short.split()[0] in text
+    assert "_VCM_COMPLETE" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_for_every_option(name: str, vcm: Run) -> None:
+    assert vcm(name, "--help").code == 0
+    command = program.get_command(None, name)  # type: ignore[arg-type]
+    assert command is not None
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], *([name, "--help"] for name in NAMES),
+     ["info", "a.vcm"], ["info", "a.vcm", "--json"], ["models", "--json"],
+     ["extract", "a.vcm", "-o", "b.vcm", "--task", "detection"],
+     ["extract", "a.vcm", "-o", "b.vcm", "--drop-groups", "person", "--redact"],
+     ["merge", "a.vcm", "-o", "b.vcm"], ["verify", "a.vcm"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_light_commands_load_nothing_heavy(
+    arguments: list[str], tmp_path: Path, hand_made: bytes
+) -> None:
+    (tmp_path / "a.vcm").write_bytes(hand_made)
+    report = f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    script = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: {report})\n"
+        "from vcmcodec.cli.main import vcm\n"
+        f"vcm({arguments!r}, prog_name='vcm')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert ended.stderr.decode().splitlines()[-1] == "[]"
+    assert b"Traceback" not in ended.stderr
+
+
+def test_info_shows_layers_groups_tasks_and_substreams(vcm: Run, street: Path) -> None:
+    ran = vcm("info", street.name)
+    assert ran.code == 0
+    assert ran.stderr == ""
+    text = ran.stdout.decode()
+    words = "60 x 40|base|mid|full|human|detection|group 1 person|0 background|score 0.50|group map"
+    for word in (*words.split("|"), f"{street.stat().st_size} bytes"):
+        assert word in text
+
+
+def test_info_json_is_one_object_a_line_whose_bytes_add_up(vcm: Run, street: Path) -> None:
+    ran = vcm("info", street.name, street, "nothing.vcm", "--json")
+    assert ran.code == 1
+    seen, missing = map(json.loads, ran.lines)
+    error = {"code": "request", "message": "No such file or directory"}
+    assert missing == {"source": "nothing.vcm", "error": error}
+    assert ran.stderr == "vcm: nothing.vcm: No such file or directory\n"
+    whole = seen["header_bytes"] + sum(layer["num_bytes"] for layer in seen["layers"])
+    assert whole == seen["num_bytes"] == street.stat().st_size
+    assert [group["label"] for group in seen["groups"]] == ["background", "person"]
+
+
+def test_parts_merge_to_the_whole(vcm: Run, street: Path) -> None:
+    assert vcm("extract", street, "-o", "base.vcm", "--task", "detection").code == 0
+    assert vcm("extract", street, "-o", "rest.vcm", "--layer", "mid", "--layer", "full").code == 0
+    ran = vcm("merge", "base.vcm", "rest.vcm", "-o", "whole.vcm", "--json")
+    assert json.loads(ran.stdout)["bytes"] == street.stat().st_size
+    assert Path("whole.vcm").read_bytes() == street.read_bytes()
+    assert Path("base.vcm").stat().st_size < street.stat().st_size
+
+
+def test_groups_are_chosen_by_label_or_id_and_merge_too(vcm: Run, street: Path) -> None:
+    assert vcm("extract", street, "-o", "p.vcm", "--groups", "person").code == 0
+    assert vcm("extract", street, "-o", "id.vcm", "--groups", "1").code == 0
+    assert vcm("extract", street, "-o", "rest.vcm", "--drop-groups", "person").code == 0
+    assert Path("p.vcm").read_bytes() == Path("id.vcm").read_bytes()
+    assert vcm("merge", "rest.vcm", "p.vcm", "-o", "whole.vcm").code == 0
+    assert Path("whole.vcm").read_bytes() == street.read_bytes()
+
+
+def test_a_redacted_copy_does_not_name_what_it_lacks(vcm: Run, street: Path) -> None:
+    ran = vcm("extract", street, "-o", "private.vcm", "--drop-groups", "person", "--redact")
+    assert ran.code == 0
+    assert b"person" not in Path("private.vcm").read_bytes()
+    assert "redacted" in vcm("info", "private.vcm").stdout.decode()
+
+
+def test_a_folder_of_files_is_extracted_into_a_folder(vcm: Run, street: Path) -> None:
+    Path("in").mkdir()
+    for name in ("a", "b"):
+        Path(f"in/{name}.vcm").write_bytes(street.read_bytes())
+    Path("in/c.vcm").write_bytes(b"text")
+    ran = vcm("extract", "in", "-o", "out/", "--layer", "base")
+    assert ran.code == 1
+    assert sorted(os.listdir("out")) == ["a.vcm", "b.vcm"]
+    assert ran.stderr.startswith("vcm: in/c.vcm: ")
+    assert "2 extracted" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["extract", "street.vcm", "-o", "x.vcm"],
+        ["extract", "street.vcm", "-o", "x.vcm", "--task", "detection", "--width", "0.25"],
+        ["extract", "street.vcm", "-o", "x.vcm", "--groups", "1", "--drop-groups", "0"],
+        ["extract", "street.vcm", "-o", "x.vcm", "--layer", "base", "--redact"],
+        ["extract", "street.vcm", "-o", "x.vcm", "--groups", ","],
+        ["extract", "street.vcm", "-o", "street.vcm", "--layer", "base"],
+        ["extract", "street.vcm", "--layer", "base"],
+        ["extract", "street.vcm", "-o", "-", "--layer", "base", "--json"],
+        ["merge", "street.vcm", "-o", "folder/"],
+        ["info"],
+        ["info", "street.vcm", "--max-pixels", "0"],
+        ["encode", "a.png", "-o", "x.vcm", "--quality", "101"],
+        ["encode", "a.png", "-o", "x.vcm", "--quality", "50", "--target-bpp", "1"],
+        ["encode", "a.png", "-o", "x.vcm", "--target-size", "many"],
+        ["encode", "a.png", "-o", "x.vcm", "--labels", "person"],
+        ["encode", "a.png", "-o", "x.vcm", "--text", "note"],
+        ["encode", "a.png", "-o", "x.vcm", "--task", "cooking"],
+        ["decode", "street.vcm", "-o", "x.doc"],
+        ["decode", "street.vcm", "-o", "x.png", "--width", "0.3"],
+        ["nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2_and_writes_nothing(
+    arguments: list[str], vcm: Run, street: Path
+) -> None:
+    ran = vcm(*arguments)
+    assert ran.code == 2
+    assert ran.stdout == b""
+    assert "Usage: vcm" in ran.stderr
+    assert "Error: " in ran.stderr
+    assert os.listdir() == ["street.vcm"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--groups", "cat"], "no group"),
+        (["--width", "0.25", "--max-pixels", "100"], "--max-pixels"),
+        (["--task", "segmentation"], "segmentation"),
+    ],
+)
+def test_what_is_not_there_ends_with_1_and_says_what_is(
+    arguments: list[str], words: str, vcm: Run, street: Path
+) -> None:
+    ran = vcm("extract", street.name, "-o", "x.vcm", *arguments)
+    assert ran.code == 1
+    assert words in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert os.listdir() == ["street.vcm"]
+
+
+def test_verify_finds_the_substream_that_is_damaged(vcm: Run, street: Path) -> None:
+    ran = vcm("verify", street.name)
+    assert (ran.code, ran.stderr) == (0, "")
+    assert b"street.vcm: ok (7 substreams" in ran.stdout
+    data = bytearray(street.read_bytes())
+    data[-1] ^= 1
+    Path("bad.vcm").write_bytes(data)
+    ran = vcm("verify", "street.vcm", "bad.vcm", "--json")
+    good, bad = map(json.loads, ran.lines)
+    assert ran.code == 1
+    assert good["ok"]
+    assert [finding["code"] for finding in bad["findings"]] == ["ok"] * 6 + ["corrupt"]
+    assert "vcm: bad.vcm: damaged: 1 of 7 substreams\n" in ran.stderr
+
+
+def test_a_file_that_is_cut_off_is_shown_with_a_warning(vcm: Run, street: Path) -> None:
+    Path("cut.vcm").write_bytes(street.read_bytes()[:-5])
+    ran = vcm("info", "cut.vcm")
+    assert ran.code == 0
+    assert "cut off" in ran.stderr
+    assert vcm("info", "cut.vcm", "-q").stderr == ""
+    assert vcm("verify", "cut.vcm", "-q").code == 1
+
+
+def test_names_that_would_break_the_line_are_escaped(vcm: Run) -> None:
+    ran = vcm("info", "a\nb\x1b[31m.vcm")
+    assert ran.stderr == "vcm: a\\nb\\x1b[31m.vcm: No such file or directory\n"
+
+
+def test_pipes_carry_the_result_and_nothing_else(vcm_process: Run, hand_made: bytes) -> None:
+    ran = vcm_process("extract", "-", "-o", "-", "--layer", "base", stdin=hand_made)
+    assert (ran.code, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(b"\x89VCM")
+    ran = vcm_process("info", "-", "--json", stdin=ran.stdout)
+    assert json.loads(ran.stdout)["source"] == "-"
+
+
+def test_a_reader_that_leaves_early_is_no_error_of_ours(tmp_path: Path, hand_made: bytes) -> None:
+    (tmp_path / "a.vcm").write_bytes(hand_made)
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "vcmcodec", "info", "a.vcm"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    os.close(writer)
+    assert ended.stderr == b""
+    assert ended.returncode == 141
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_cleanly(number: int, code: int, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "vcmcodec", "extract", "-", "-o", "x.vcm", "--layer", "base"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONVERBOSE": "1"},
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:  # once edit is loaded, the command waits for its input
+            if b"vcmcodec.cli.extract" in line:
+                break
+        process.send_signal(number)
+        process.stderr.read()
+        assert process.wait(60) == code
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_colour_where_no_terminal_is(vcm_process: Run) -> None:
+    ran = vcm_process("info", "nothing.vcm")
+    assert ran.stderr == "vcm: nothing.vcm: No such file or directory\n"
+
+
+def test_colour_on_a_terminal_unless_refused(tmp_path: Path) -> None:
+    import pty
+
+    for variables, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
+        master, slave = pty.openpty()
+        environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | variables
+        subprocess.run(
+            [sys.executable, "-m", "vcmcodec", "info", "nothing.vcm"],
+            stderr=slave,
+            cwd=tmp_path,
+            env=environment | {"PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+        os.close(slave)
+        seen = os.read(master, 10_000)
+        os.close(master)
+        assert (b"\x1b[" in seen) is coloured
+
+
+def test_completion_scripts_are_there_for_three_shells(vcm_process: Run) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        ran = vcm_process(_VCM_COMPLETE=f"{shell}_source")
+        assert ran.code == 0
+        assert b"_VCM_COMPLETE" in ran.stdout
+    ran = vcm_process(_VCM_COMPLETE="bash_complete", COMP_WORDS="vcm ver", COMP_CWORD="1")
+    assert b"verify" in ran.stdout
