@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
+
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation.metrics import MS_SSIM_SMALLEST_SIDE, ms_ssim, ms_ssim_db, psnr_db
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation.rate_curve import (
     Measurement,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from vcmcodec.errors import PictureError, RequestError
 from vcmcodec.evaluation import rate_distortion
 from vcmcodec.evaluation.charts import draw_curves, save_chart, svg_text

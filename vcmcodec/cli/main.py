@@ -30,6 +30,7 @@ COMMANDS = (
     ("merge", "merge", "Put parts of a file together again."),
     ("verify", "verify", "Check that files are whole and undamaged."),
     ("models", "models", "List the models that are installed."),
+    ("bench", "bench", "Measure rate, distortion, speed and memory."),
 )
 
 _EPILOG = """\b

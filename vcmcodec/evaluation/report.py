@@ -137,8 +137,8 @@ def comparison_table(comparisons: tuple[Comparison, ...], title: str = "BD figur
         (
             (
                 "BD-rate: of the curves averaged over pictures (the field's standard), PCHIP over "
-                "log rate, common interval only; negative: fewer bits. 95 %: bootstrap over pictures. "
-                "Mean of pictures: each picture's own BD-rate, averaged."
+                "log rate, common interval only; negative: fewer bits. 95 %: bootstrap over "
+                "pictures. Mean of pictures: each picture's own BD-rate, averaged."
             ),
         ),
     )

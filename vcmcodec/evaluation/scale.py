@@ -69,6 +69,7 @@ def run(
     megapixels: Sequence[float] = MEGAPIXELS,
     *,
     threads: int = 2,
+    model: str | None = None,
     quality: float = 50.0,
     timeout_s: float = 3600.0,
     progress: Callable[[str], None] = lambda _: None,
@@ -79,12 +80,15 @@ def run(
         megapixels: sizes, in millions of pixels.
         threads: of torch.
         quality: of the full file.
+        model: name of our model; None for the default.
         timeout_s: longest that one process may take.
         progress: called with one line before each piece of work.
 
     Raises:
         RequestError: a size that is not possible.
     """
+    options = ["--quality", str(quality), "--threads", str(threads)]
+    options += [] if model is None else ["--model", model]
     rows = []
     with tempfile.TemporaryDirectory(prefix="vcm-scale-") as folder:
         path = Path(folder) / "picture.vcm"
@@ -93,7 +97,7 @@ def run(
             failure = None
             for direction in ("encode", "decode"):
                 progress(f"{direction} {size[0]}x{size[1]}")
-                answer = _measure(direction, size, path, quality, threads, timeout_s)
+                answer = _measure([direction, *map(str, size), str(path), *options], timeout_s)
                 if isinstance(answer, str):
                     failure = f"{direction}: {answer}"
                     break
@@ -104,20 +108,9 @@ def run(
     return Scale(tuple(rows), quality, describe_environment(threads))
 
 
-def _measure(
-    direction: str,
-    size: tuple[int, int],
-    path: Path,
-    quality: float,
-    threads: int,
-    timeout_s: float,
-) -> dict[str, float] | str:
+def _measure(arguments: Sequence[str], timeout_s: float) -> dict[str, float] | str:
     """Run one process; return its facts, or why there are none."""
-    command = [
-        sys.executable, "-m", __name__ if __name__ != "__main__" else "vcmcodec.evaluation.scale",
-        direction, str(size[0]), str(size[1]), str(path),
-        "--quality", str(quality), "--threads", str(threads),
-    ]  # fmt: skip
+    command = [sys.executable, "-m", "vcmcodec.evaluation.scale", *arguments]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout_s, check=False
@@ -147,15 +140,16 @@ def _child(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--quality", type=float, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--model")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(asked.threads)
     limits = Limits(max_pixels=max(asked.width * asked.height, Limits().max_pixels))
     # A first small picture loads code and weights, which belong to no size.
-    codec.decode(codec.encode(photo(64, 64).rgb))
+    codec.decode(codec.encode(photo(64, 64).rgb, model=asked.model))
     if asked.direction == "encode":
         rgb = photo(asked.width, asked.height).rgb
         start = time.perf_counter()
-        data = codec.encode(rgb, quality=asked.quality, limits=limits)
+        data = codec.encode(rgb, quality=asked.quality, model=asked.model, limits=limits)
         seconds = time.perf_counter() - start
         asked.path.write_bytes(data)
     else:

@@ -73,8 +73,9 @@ class _Operation:
     torch: bool = False
 
 
-def _own_operations(picture: NamedPicture, quality: float) -> list[_Operation]:
-    full, base = Subject(tasks=None), Subject(tasks=("detection",))
+def _own_operations(picture: NamedPicture, quality: float, model: str | None) -> list[_Operation]:
+    full = Subject(tasks=None, model=model)
+    base = Subject(tasks=("detection",), model=model)
     operations = []
     # The base has no quality of its own here: its level is the default, as in the full file.
     for name, subject, level in (("full", full, quality), ("base-layer", base, None)):
@@ -146,6 +147,7 @@ def run(
     threads: int = 2,
     repeats: int = 7,
     quality: float = 50.0,
+    model: str | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Speed:
     """Time vcmcodec, CompressAI's mbt2018-mean and Pillow's codecs in turns.
@@ -155,6 +157,7 @@ def run(
         threads: of torch, and of AVIF; JPEG and WebP have one.
         repeats: timed rounds.
         quality: of the full file.
+        model: name of our model; None for the default.
         progress: called with one line before each piece of work.
 
     Raises:
@@ -163,7 +166,7 @@ def run(
     notes: list[str] = []
     with torch_threads(threads):
         progress("loading models")
-        operations = _own_operations(picture, quality)
+        operations = _own_operations(picture, quality, model)
         try:
             operations += _peer_operations(picture)
         except RequestError as error:

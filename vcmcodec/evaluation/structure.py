@@ -7,7 +7,7 @@ against the anchor is what that thing costs at equal PSNR.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vcmcodec.evaluation.corpora import (
@@ -82,6 +82,7 @@ def run(
     maps: Path | None = None,
     qualities: Sequence[float] = LADDER,
     limit: int | None = None,
+    model: str | None = None,
     threads: int = 1,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Structure:
@@ -92,6 +93,7 @@ def run(
         maps: group maps, `NAME.png` for each picture; without them only layers are measured.
         qualities: ladder of all variants.
         limit: only so many pictures, in order of name.
+        model: name of our model; None for the default.
         threads: what torch was set to; reported.
         progress: called with one line before each piece of work.
 
@@ -99,7 +101,10 @@ def run(
         RequestError: no pictures.
         PictureError: a picture or map cannot be read.
     """
-    variants = (PLAIN, LAYERED, *(GROUPED if maps is not None else ()))
+    variants = tuple(
+        replace(variant, subject=replace(variant.subject, model=model))
+        for variant in (PLAIN, LAYERED, *(GROUPED if maps is not None else ()))
+    )
     measured: dict[str, list[Measurement]] = {variant.title: [] for variant in variants}
     counts: dict[str, list[int]] = {v.title: [] for v in variants if v.groups != 0}
     names = []

@@ -22,12 +22,14 @@ class Subject:
             level and a refinement.
         profile: what is coded.
         base_quality: level of the base layer; None for the default of the tasks.
+        model: name of a model; None for the profile's default.
     """
 
     title: str = "vcm"
     tasks: tuple[str, ...] | None = ("human",)
     profile: str = "scene"
     base_quality: float | None = None
+    model: str | None = None
 
     def encode(self, rgb: Pixels, quality: float | None, groups: Pixels | None = None) -> bytes:
         """Return the whole file for an (H, W, 3) uint8 picture at `quality` 0..100.
@@ -46,6 +48,7 @@ class Subject:
             base_quality=self.base_quality,
             groups=groups,
             profile=self.profile,
+            model=self.model,
         )
 
     def decode(self, data: bytes) -> Pixels:
