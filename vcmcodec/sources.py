@@ -93,9 +93,10 @@ def open_source(source: Openable) -> ByteSource:
     if hasattr(source, "get_bytes"):
         return source
     if hasattr(source, "read"):
-        return _from_file(
-            cast("IO[bytes]", source), str(getattr(source, "name", "file")), owned=False
-        )
+        name = str(getattr(source, "name", "file"))
+        if isinstance(source, io.TextIOBase):
+            raise RequestError(f"{name}: is open as text; open it with mode 'rb'")
+        return _from_file(cast("IO[bytes]", source), name, owned=False)
     if callable(source):
         return CallableSource(source)
     raise RequestError(f"cannot read a file from {type(source).__name__}")
