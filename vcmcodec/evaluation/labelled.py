@@ -51,8 +51,7 @@ class LabelledSet:
     """
 
     def __init__(self, labels: Path, files: Path | None = None, limit: int | None = None) -> None:
-        """
-        Args:
+        """Args:
             labels: the JSON file.
             files: folder of pictures, or of the tars that the JSON names; the JSON's own folder
                 if None.
@@ -94,7 +93,7 @@ class LabelledSet:
             else:
                 with tarfile.open(self._files / tar) as archive:
                     for image in images:
-                        yield self._picture(image, lambda name: _member(archive, name))  # noqa: B023
+                        yield self._picture(image, lambda name: _member(archive, name))
 
     def _picture(self, image: dict[str, Any], read: Any) -> LabelledPicture:
         mask = image.get("mask")

@@ -1,0 +1,361 @@
+"""Training of the reference vision network, resumable to the step.
+
+The rate of learning is "warm-up, stable, decay": it stays constant until the last quarter, so a
+longer run may go on from any checkpoint of the stable part.  Batch `i` depends on the seed and on
+`i` alone, and the checkpoint holds everything else, so a run that was stopped ends in the same
+place as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vcmcodec.errors import RequestError, VcmError
+from vcmcodec.training.vision_batches import Batch, VisionBatches
+from vcmcodec.training.vision_losses import (
+    Distillation,
+    detection_loss,
+    presence_loss,
+    segmentation_loss,
+)
+from vcmcodec.vision.network import VisionConfig, VisionNetwork
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps up to `until` use square views of `side` pixels, `size` a batch."""
+
+    until: int
+    side: int
+    size: int
+
+
+@dataclass(frozen=True)
+class VisionRecipe:
+    """Every number of the training.
+
+    Attributes:
+        steps: length of the run.
+        phases: view sizes, small first: small views teach most a second.
+        rate: AdamW's step size in the stable part.
+        warmup: steps of linear growth.
+        decay: share of the steps in which the rate falls to zero (half a cosine).
+        weight_decay: on convolution weights.
+        clip: largest gradient norm.
+        ema: decay of the averaged weights that are kept.
+        mosaic: share of mosaics until the decay; half of it afterwards.
+        zoom: range of the picture's longer side over the view's.
+        teach: weights of feature distillation at the start and at the end.
+        detection, box, segmentation, soft, presence: weights of the other losses.
+        seed: of the network's start and of the batches.
+        config: shape of the network.
+    """
+
+    steps: int = 9300
+    phases: tuple[Phase, ...] = (
+        Phase(4000, 192, 12),
+        Phase(7000, 256, 10),
+        Phase(8600, 320, 8),
+        Phase(10**9, 384, 6),
+    )
+    rate: float = 1.5e-3
+    warmup: int = 400
+    decay: float = 0.25
+    weight_decay: float = 0.03
+    clip: float = 10.0
+    ema: float = 0.998
+    mosaic: float = 0.4
+    zoom: tuple[float, float] = (0.7, 2.0)
+    teach: tuple[float, float] = (4.0, 1.5)
+    detection: float = 1.0
+    box: float = 2.0
+    segmentation: float = 1.0
+    soft: float = 1.0
+    presence: float = 0.25
+    seed: int = 1
+    config: VisionConfig = field(default_factory=VisionConfig)
+
+    def rate_at(self, step: int) -> float:
+        """Step size at a step."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        start = self.steps * (1 - self.decay)
+        if step < start:
+            return self.rate
+        done = min(1.0, (step - start) / max(1.0, self.steps - start))
+        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def phase_at(self, step: int) -> Phase:
+        """The phase that a step belongs to."""
+        return next(phase for phase in self.phases if step < phase.until)
+
+
+class TrainingFailed(VcmError):
+    """The training cannot go on: the loss is not finite, or nothing is learnt."""
+
+    code = "training"
+
+
+class VisionTrainer:
+    """Network, averaged network, adaptors, optimiser and the place in the run."""
+
+    def __init__(self, recipe: VisionRecipe, device: torch.device) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.device, self.step = recipe, device, 0
+        self.network = VisionNetwork(recipe.config).to(device, memory_format=torch.channels_last)
+        self.average = deepcopy(self.network).eval().requires_grad_(False)
+        self.distillation = Distillation(recipe.config).to(
+            device, memory_format=torch.channels_last
+        )
+        self.optimiser = torch.optim.AdamW(self._parameter_groups(), lr=recipe.rate)
+        self.seconds = 0.0
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        named = [*self.network.named_parameters(), *self.distillation.named_parameters()]
+        matrices = [p for _, p in named if p.dim() > 1]
+        vectors = [p for _, p in named if p.dim() <= 1]
+        return [
+            {"params": matrices, "weight_decay": self.recipe.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Each loss of one batch, weighted; their sum is what is minimised."""
+        recipe = self.recipe
+        kind = self.device.type
+        with torch.autocast(kind, torch.bfloat16):
+            features = self.network.features(batch.rgb)
+            output = self.network.back_end(features, "fpn")
+            teach = self.distillation(features, batch)
+        done = self.step / recipe.steps
+        share = recipe.teach[0] + (recipe.teach[1] - recipe.teach[0]) * min(1.0, done)
+        classes, boxes = detection_loss(output, batch)
+        truth, soft = segmentation_loss(output, batch)
+        return {
+            "class": recipe.detection * classes,
+            "box": recipe.box * boxes,
+            "mask": recipe.segmentation * truth,
+            "soft": recipe.soft * soft,
+            "presence": recipe.presence * presence_loss(output, batch),
+            "teach": share * teach,
+        }
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One step of the optimiser; returns the losses and the gradient's norm."""
+        rate = self.recipe.rate_at(self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        parts = self.losses(batch)
+        total = torch.stack(list(parts.values())).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+        if not torch.isfinite(norm):
+            raise TrainingFailed(f"step {self.step}: loss or gradient is not finite")
+        self.optimiser.step()
+        self._update_average()
+        self.step += 1
+        return {name: float(value.detach()) for name, value in parts.items()} | {
+            "total": float(total.detach()),
+            "norm": float(norm),
+        }
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.recipe.ema, (1 + self.step) / (20 + self.step))
+        new, old = self.network.state_dict(), self.average.state_dict()
+        floats = [name for name, value in old.items() if value.is_floating_point()]
+        torch._foreach_lerp_([old[n] for n in floats], [new[n] for n in floats], 1 - decay)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; the file appears whole or not at all."""
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "distillation": self.distillation.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "recipe": asdict(self.recipe),
+        }
+        part = path.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint of the same network; the recipe of this trainer stays."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["recipe"]["config"] != asdict(self.recipe.config):
+            raise RequestError(f"{path} is a checkpoint of a network of another shape")
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.distillation.load_state_dict(state["distillation"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+class CollapseWatch:
+    """Early warnings: what usually precedes a wasted night."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, float] = {}
+
+    def look(self, step: int, means: dict[str, float]) -> list[str]:
+        """Warnings for the mean losses of the last steps."""
+        warnings = []
+        for name in ("teach", "mask", "class"):
+            first = self._first.setdefault(name, means[name])
+            if step > 1500 and means[name] > 0.98 * first:
+                warnings.append(f"{name} loss has not fallen since the start")
+        if means["norm"] > 100:
+            warnings.append(f"gradient norm is {means['norm']:.0f}")
+        return warnings
+
+
+def batches_from(
+    recipe: VisionRecipe, data: Path, cache: Path, start: int, workers: int
+) -> Iterator[Batch]:
+    """Batches from step `start` on, phase by phase."""
+    step = start
+    while step < recipe.steps:
+        phase = recipe.phase_at(step)
+        decaying = step >= recipe.steps * (1 - recipe.decay)
+        end = min(phase.until, recipe.steps)
+        if not decaying:
+            end = min(end, math.ceil(recipe.steps * (1 - recipe.decay)))
+        source = VisionBatches(
+            data,
+            cache,
+            side=phase.side,
+            size=phase.size,
+            seed=recipe.seed,
+            mosaic=recipe.mosaic * (0.5 if decaying else 1.0),
+            zoom=recipe.zoom,
+        )
+        loader = torch.utils.data.DataLoader(
+            source,
+            batch_size=None,
+            sampler=range(step, end),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+        )
+        yield from loader
+        step = end
+
+
+def train_vision(
+    recipe: VisionRecipe,
+    data: Path,
+    cache: Path,
+    run: Path,
+    *,
+    device: str = "cpu",
+    workers: int = 0,
+    minutes: float | None = None,
+    save_every: int = 300,
+    report: Callable[[int, dict[str, float]], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Train, or go on training from `run/last.pt` where it exists.
+
+    Args:
+        recipe: all numbers.
+        data: folder with the training tars and JSON files.
+        cache: folder written by `vision_cache.build`.
+        run: folder for checkpoints, `log.jsonl` and TensorBoard events.
+        device: torch device.
+        workers: processes that prepare batches; 0 prepares them in this one.
+        minutes: stop (with a checkpoint) after so much time.
+        save_every: steps between checkpoints.
+        report: called every 20 steps with the step and the mean losses.
+        should_stop: asked after every step; True ends the run with a checkpoint.
+
+    Returns:
+        Path of the last checkpoint.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    trainer = VisionTrainer(recipe, torch.device(device))
+    last = run / "last.pt"
+    if last.exists():
+        trainer.load(last)
+    watch, sums, began = CollapseWatch(), _Means(), time.monotonic()
+    mark = began
+    with open(run / "log.jsonl", "a") as log, _events(run) as events:
+        for batch in batches_from(recipe, data, cache, trainer.step, workers):
+            sums.add(trainer.train_step(batch.to(trainer.device)))
+            step, now = trainer.step, time.monotonic()
+            trainer.seconds, mark = trainer.seconds + now - mark, now
+            if step % 20 == 0:
+                means = sums.take() | {"rate": recipe.rate_at(step), "seconds": trainer.seconds}
+                warnings = watch.look(step, means)
+                log.write(json.dumps({"step": step, **means, "warnings": warnings}) + "\n")
+                log.flush()
+                for name, value in means.items():
+                    events.add_scalar(name, value, step)
+                if report:
+                    report(step, means)
+            if step % save_every == 0:
+                trainer.save(last)
+            if step == math.ceil(recipe.steps * (1 - recipe.decay)):
+                trainer.save(run / "stable.pt")
+            if should_stop() or (minutes is not None and now - began > 60 * minutes):
+                break
+    trainer.save(last)
+    return last
+
+
+class _Means:
+    def __init__(self) -> None:
+        self._rows: list[dict[str, float]] = []
+
+    def add(self, row: dict[str, float]) -> None:
+        self._rows.append(row)
+
+    def take(self) -> dict[str, float]:
+        """Mean of everything since the last call."""
+        rows, self._rows = self._rows, []
+        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+
+class _NoEvents:
+    """Stands in where TensorBoard is not installed."""
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> _NoEvents:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _events(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return _NoEvents()
+    return SummaryWriter(str(run / "events"))
+
+
+def with_steps(recipe: VisionRecipe, steps: int) -> VisionRecipe:
+    """The recipe for a shorter or longer run, phases scaled alike."""
+    ratio = steps / recipe.steps
+    phases = tuple(
+        replace(phase, until=max(1, round(phase.until * ratio))) if phase.until < 10**9 else phase
+        for phase in recipe.phases
+    )
+    return replace(recipe, steps=steps, phases=phases)

@@ -1,0 +1,194 @@
+"""Losses of the vision network: task-aligned detection, segmentation, presence, distillation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vcmcodec.training.vision_batches import Batch
+from vcmcodec.training.vision_cache import MAPS
+from vcmcodec.vision.network import VisionConfig, VisionOutput
+from vcmcodec.vision.tasks.detection import flatten_levels
+
+TOP_CELLS = 10  # cells an object may claim; TOOD, Feng et al. 2021, takes 13
+# student feature that learns each teacher map; deeplab's logits teach the segmentation head
+DISTILLED = {
+    "yolox_back8": "c3",
+    "yolox_back16": "c4",
+    "yolox_back32": "c5",
+    "yolox_neck8": "p3",
+    "yolox_neck16": "p4",
+    "yolox_neck32": "p5",
+    "mobilenet_back16": "c4",
+    "mobilenet_back32": "c5",
+    "deeplab_back16d": "c4",
+}
+
+
+class Distillation(nn.Module):
+    """1x1 maps from the student's features to the teachers' components; dropped after training."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width = {"c3": config.c3, "c4": config.c4, "c5": config.c5}
+        self.adaptors = nn.ModuleDict(
+            {
+                name: nn.Conv2d(width.get(where, config.pyramid), MAPS[name].channels, 1)
+                for name, where in DISTILLED.items()
+            }
+        )
+
+    def forward(self, features: dict[str, Tensor], batch: Batch) -> Tensor:
+        """Mean squared distance to the teachers inside the pictures; about 1 untrained."""
+        total = features["c3"].new_zeros((), dtype=torch.float32)
+        for name, where in DISTILLED.items():
+            step = MAPS[name].stride // 8
+            weight = batch.valid[:, None, step // 2 :: step, step // 2 :: step]
+            error = (self.adaptors[name](features[where]).float() - batch.maps[name]) ** 2
+            total = total + (error.mean(1, keepdim=True) * weight).sum() / weight.sum().clamp(min=1)
+        return total / len(DISTILLED)
+
+
+def box_iou(first: Tensor, second: Tensor, generalised: bool = False) -> Tensor:
+    """Overlap of boxes (..., 4) x1 y1 x2 y2, pair by pair with broadcasting.
+
+    `generalised` subtracts the share of the smallest enclosing box that neither covers
+    (Rezatofighi et al. 2019), so that boxes which do not touch still have a gradient.
+    """
+    low = torch.maximum(first[..., :2], second[..., :2])
+    high = torch.minimum(first[..., 2:], second[..., 2:])
+    both = (high - low).clamp(min=0).prod(-1)
+    area1 = (first[..., 2:] - first[..., :2]).clamp(min=0).prod(-1)
+    area2 = (second[..., 2:] - second[..., :2]).clamp(min=0).prod(-1)
+    union = area1 + area2 - both
+    iou = both / union.clamp(min=1e-6)
+    if not generalised:
+        return iou
+    outer_low = torch.minimum(first[..., :2], second[..., :2])
+    outer_high = torch.maximum(first[..., 2:], second[..., 2:])
+    outer = (outer_high - outer_low).clamp(min=0).prod(-1)
+    return iou - (outer - union) / outer.clamp(min=1e-6)
+
+
+@torch.no_grad()
+def assign(
+    scores: Tensor, boxes: Tensor, centres: Tensor, strides: Tensor, targets: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Task-aligned assignment of one picture's objects to cells.
+
+    Args:
+        scores: (A, classes) probabilities.
+        boxes: (A, 4) predicted.
+        centres: (A, 2) pixels.
+        strides: (A,) pixels.
+        targets: (m, 4) true boxes, m at least 1.
+        labels: (m,).
+
+    Returns:
+        owner: (A,) index of the object each cell predicts, -1 for none.
+        quality: (A,) wanted score, 0..1; 0 where there is no owner.
+    """
+    iou = box_iou(targets[:, None], boxes[None])
+    metric = scores[:, labels].t().clamp(min=1e-9).sqrt() * iou**6
+    middle = (targets[:, :2] + targets[:, 2:]) / 2
+    reach = torch.maximum((targets[:, None, 2:] - targets[:, None, :2]) / 2, strides[None, :, None])
+    # a small object is still met by the cell it lies in: at least one stride to each side
+    near = (centres[None] - middle[:, None]).abs() < reach
+    allowed = near.all(2)
+    metric = torch.where(allowed, metric + 1e-12, torch.zeros_like(metric))
+    top = metric.topk(min(TOP_CELLS, metric.shape[1]), 1)
+    claim = torch.zeros_like(metric).scatter_(1, top.indices, (top.values > 0).to(metric.dtype))
+    # a cell claimed twice goes to the object that it fits best
+    best, owner = torch.where(claim > 0, iou + 1e-6, torch.full_like(iou, -1.0)).max(0)
+    owner = torch.where(best > 0, owner, torch.full_like(owner, -1))
+    cells = owner.clamp(min=0)[None]
+    own = torch.zeros_like(claim).scatter_(0, cells, (owner >= 0).to(claim.dtype)[None])
+    strongest = (metric * own).amax(1, keepdim=True)
+    reachable = (iou * own).amax(1, keepdim=True)
+    quality = (metric * own / strongest.clamp(min=1e-12) * reachable).amax(0)
+    return owner, quality.clamp(0, 1)
+
+
+def detection_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(class loss, box loss): varifocal and generalised IoU, over the sum of wanted scores."""
+    assert output.class_logits is not None and output.distances is not None
+    logits, boxes, centres, strides = flatten_levels(
+        [level.float() for level in output.class_logits], output.distances
+    )
+    wanted = torch.zeros_like(logits)
+    weight = _negative_weights(batch, output.class_logits)[:, :, None].repeat(1, 1, logits.shape[2])
+    weight = weight * 0.75 * logits.detach().sigmoid() ** 2
+    box_loss, total = logits.new_zeros(()), logits.new_zeros(())
+    probabilities = logits.detach().sigmoid()
+    for i in range(len(logits)):
+        trust, labels, targets = batch.trust[i], batch.labels[i], batch.boxes[i]
+        _ignore(weight[i], centres, targets[trust == 0], labels[trust == 0])
+        solid = trust > 0
+        if not solid.any():
+            continue
+        owner, quality = assign(
+            probabilities[i], boxes[i].detach(), centres, strides, targets[solid], labels[solid]
+        )
+        cell = (owner >= 0).nonzero()[:, 0]
+        mine, worth = owner[cell], trust[solid][owner[cell]]
+        wanted[i, cell, labels[solid][mine]] = quality[cell]
+        # a cell that misses its object still has to learn it: at least a little weight
+        weight[i, cell, labels[solid][mine]] = quality[cell].clamp(min=0.05) * worth
+        share = quality[cell] * worth
+        box_loss = (
+            box_loss
+            + ((1 - box_iou(boxes[i, cell], targets[solid][mine], generalised=True)) * share).sum()
+        )
+        total = total + share.sum()
+    total = total.clamp(min=4.0)
+    class_loss = functional.binary_cross_entropy_with_logits(
+        logits, wanted, weight, reduction="sum"
+    )
+    return class_loss / total, box_loss / total
+
+
+def _negative_weights(batch: Batch, levels: list[Tensor]) -> Tensor:
+    parts = []
+    for level, step in zip(levels, (1, 2, 4), strict=True):
+        part = (batch.negatives * batch.valid)[:, step // 2 :: step, step // 2 :: step]
+        assert part.shape[1:] == level.shape[2:]
+        parts.append(part.flatten(1))
+    return torch.cat(parts, 1)
+
+
+def _ignore(weight: Tensor, centres: Tensor, boxes: Tensor, labels: Tensor) -> None:
+    for box, label in zip(boxes, labels, strict=True):
+        inside = ((centres >= box[:2]) & (centres <= box[2:])).all(1)
+        weight[inside, label] = 0
+
+
+def segmentation_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(loss against true masks at stride 4, divergence from the teacher at stride 8)."""
+    assert output.segmentation is not None
+    logits = output.segmentation.float()
+    fine = functional.interpolate(logits, scale_factor=2, mode="bilinear")
+    truth = batch.mask[:, 2::4, 2::4].long()
+    known = (truth != 255).sum().clamp(min=1)
+    true_loss = functional.cross_entropy(fine, truth, ignore_index=255, reduction="sum") / known
+    teacher = batch.maps["deeplab_logits"].log_softmax(1)
+    divergence = functional.kl_div(
+        logits.log_softmax(1), teacher, reduction="none", log_target=True
+    ).sum(1)
+    # where a true mask is known the teacher has a smaller say
+    weight = batch.valid * torch.where(batch.mask[:, 4::8, 4::8] == 255, 1.0, 0.3)
+    return true_loss, (divergence * weight).sum() / weight.sum().clamp(min=1)
+
+
+def presence_loss(output: VisionOutput, batch: Batch) -> Tensor:
+    """Binary cross-entropy of each class, left out where presence is not known."""
+    assert output.presence is not None
+    logits = output.presence
+    target, weight = torch.zeros_like(logits), torch.ones_like(logits)
+    weight *= batch.negatives.flatten(1).amin(1)[:, None] ** 2
+    for i, (labels, trust) in enumerate(zip(batch.labels, batch.trust, strict=True)):
+        weight[i, labels[trust == 0]] = 0
+        target[i, labels[trust > 0]] = 1
+        weight[i, labels[trust > 0]] = 1
+    loss = functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum")
+    return loss / weight.sum().clamp(min=1) * 20

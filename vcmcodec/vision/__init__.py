@@ -1,0 +1,1 @@
+"""The reference vision network, its tasks and their results."""

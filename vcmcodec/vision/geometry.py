@@ -1,0 +1,71 @@
+"""How a picture becomes the network's input, and how positions come back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vcmcodec.errors import PictureError
+
+GREY = 114 / 255  # padding, as in training
+MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class InputGeometry:
+    """Sizes on the way from a picture to the network's input.
+
+    Attributes:
+        height, width: true picture.
+        scaled_height, scaled_width: after scaling; the picture lies at the top left.
+        padded_height, padded_width: network's input, multiples of 32.
+    """
+
+    height: int
+    width: int
+    scaled_height: int
+    scaled_width: int
+    padded_height: int
+    padded_width: int
+
+    @classmethod
+    def fit(cls, height: int, width: int, longer: int) -> InputGeometry:
+        """Scale the longer side to `longer` pixels and pad to multiples of 32."""
+        if height < 1 or width < 1:
+            raise PictureError(f"a picture of {width}x{height} pixels shows nothing")
+        scale = longer / max(height, width)
+        h, w = max(1, round(height * scale)), max(1, round(width * scale))
+        return cls(height, width, h, w, h + -h % MULTIPLE, w + -w % MULTIPLE)
+
+    def true_boxes(self, corners: np.ndarray) -> np.ndarray:
+        """(n, 4) x1 y1 x2 y2 from the network's input to the true picture, inside it."""
+        scale = np.array(
+            [self.width / self.scaled_width, self.height / self.scaled_height] * 2, np.float64
+        )
+        limit = np.array([self.width, self.height] * 2, np.float64)
+        return np.clip(corners * scale, 0, limit)
+
+
+def prepare(rgb: np.ndarray, longer: int) -> tuple[Tensor, InputGeometry]:
+    """Network input of a picture.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        longer: longer side of the scaled picture, pixels.
+
+    Returns:
+        (1, 3, h, w) float32 in 0..1 and the geometry.
+    """
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise PictureError(f"expected (H, W, 3) uint8, not {rgb.shape} {rgb.dtype}")
+    geometry = InputGeometry.fit(rgb.shape[0], rgb.shape[1], longer)
+    size = geometry.scaled_width, geometry.scaled_height
+    picture = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
+    padded = torch.full((1, 3, geometry.padded_height, geometry.padded_width), GREY)
+    scaled = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
+    padded[0, :, : size[1], : size[0]] = scaled
+    return padded.contiguous(memory_format=torch.channels_last), geometry

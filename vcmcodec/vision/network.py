@@ -1,0 +1,320 @@
+"""The reference vision network: one trunk, three tasks, named split points.
+
+    rgb -> stem /2 -> c2 /4 -> c3 /8 -> c4 /16 -> c5 /32
+                                |        |         |
+                                +--------+---------+--> pyramid p3 /8, p4 /16, p5 /32
+                                                         |-> detection head (p3, p4, p5)
+                                                         `-> segmentation head (p3, at stride 8)
+                                                   c5 --> classification head
+
+A split point is a place where the network can be cut.  `front_end(rgb, split)` gives the tensors
+that cross the cut, all of them and no more; `back_end(features, split)` goes on from there.
+`stem`, `c2` and `c3` are one tensor; from `c4` on the pyramid needs the earlier levels too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vcmcodec.errors import RequestError
+from vcmcodec.vision.layers import Context, ConvNorm, Residual, Separable, fold_norms
+
+STRIDES = (8, 16, 32)
+TASKS = ("detection", "segmentation", "classification")
+# what crosses each split point, and which of it each task reads
+SPLITS: dict[str, tuple[str, ...]] = {
+    "stem": ("stem",),
+    "c2": ("c2",),
+    "c3": ("c3",),
+    "c4": ("c3", "c4"),
+    "c5": ("c3", "c4", "c5"),
+    "fpn": ("c5", "p3", "p4", "p5"),
+}
+_READS = {
+    "detection": {"c3", "c4", "c5", "p3", "p4", "p5"},
+    "segmentation": {"c3", "c4", "c5", "p3"},
+    "classification": {"c5"},
+}
+STAGE_STRIDES = {"stem": 2, "c2": 4, "c3": 8, "c4": 16, "c5": 32, "p3": 8, "p4": 16, "p5": 32}
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Every number that decides the network's shape.
+
+    Attributes:
+        stem, c2, c3, c4, c5: channels of the backbone's stages.
+        blocks: residual blocks in c2, c3, c4, c5.
+        pyramid: channels of every pyramid level.
+        head: channels inside the heads.
+        classes: number of classes, without background.
+    """
+
+    stem: int = 16
+    c2: int = 32
+    c3: int = 64
+    c4: int = 128
+    c5: int = 256
+    blocks: tuple[int, int, int, int] = (0, 1, 2, 1)
+    pyramid: int = 96
+    head: int = 80
+    classes: int = 20
+
+
+@dataclass
+class VisionOutput:
+    """Raw results; a task that was not asked for is None.
+
+    Attributes:
+        class_logits: per stride (8, 16, 32): (N, classes, h, w), before the sigmoid.
+        distances: per stride: (N, 4, h, w), left, top, right, bottom from the cell's centre, in
+            cells, not negative.
+        segmentation: (N, classes + 1, H / 8, W / 8), before softmax; channel 0 is background.
+        presence: (N, classes), before the sigmoid: is the class anywhere in the picture?
+    """
+
+    class_logits: list[Tensor] | None = None
+    distances: list[Tensor] | None = None
+    segmentation: Tensor | None = None
+    presence: Tensor | None = None
+
+
+def stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
+    """Halve the picture, then refine."""
+    return nn.Sequential(
+        ConvNorm(inputs, outputs, 3, 2), *[Residual(outputs) for _ in range(blocks)]
+    )
+
+
+class Pyramid(nn.Module):
+    """Top-down, then bottom-up fusion of c3, c4, c5 into p3, p4, p5 of equal width."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width = config.pyramid
+        self.lateral5 = ConvNorm(config.c5, width, 1)
+        self.lateral4 = ConvNorm(config.c4, width, 1)
+        self.lateral3 = ConvNorm(config.c3, width, 1)
+        self.merge4 = ConvNorm(width, width)
+        self.merge3 = ConvNorm(width, width)
+        self.down4 = ConvNorm(width, width, 3, 2)
+        self.out4 = ConvNorm(width, width)
+        self.down5 = ConvNorm(width, width, 3, 2)
+        self.out5 = ConvNorm(width, width)
+
+    def forward(self, c3: Tensor, c4: Tensor, c5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Levels at strides 8, 16, 32, each (N, pyramid, h, w)."""
+        t5 = self.lateral5(c5)
+        t4 = self.merge4(self.lateral4(c4) + functional.interpolate(t5, c4.shape[2:]))
+        p3 = self.merge3(self.lateral3(c3) + functional.interpolate(t4, c3.shape[2:]))
+        p4 = self.out4(t4 + self.down4(p3))
+        p5 = self.out5(t5 + self.down5(p4))
+        return p3, p4, p5
+
+
+class DetectionHead(nn.Module):
+    """Anchor-free: class scores and four distances a cell, own weights for each level."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        levels = range(len(STRIDES))
+        self.class_towers = nn.ModuleList(
+            nn.Sequential(
+                Separable(config.pyramid, config.head), Separable(config.head, config.head)
+            )
+            for _ in levels
+        )
+        self.box_towers = nn.ModuleList(
+            nn.Sequential(
+                Separable(config.pyramid, config.head), Separable(config.head, config.head)
+            )
+            for _ in levels
+        )
+        self.class_outs = nn.ModuleList(nn.Conv2d(config.head, config.classes, 1) for _ in levels)
+        self.box_outs = nn.ModuleList(nn.Conv2d(config.head, 4, 1) for _ in levels)
+        for out in self.class_outs:
+            nn.init.normal_(out.weight, std=0.01)
+            nn.init.constant_(out.bias, -4.6)  # prior of one hit in a hundred cells
+        for out in self.box_outs:
+            nn.init.normal_(out.weight, std=0.01)
+            nn.init.constant_(out.bias, 2.5)  # boxes of five cells to begin with
+
+    def forward(self, levels: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        """(class logits, distances in cells), one tensor a level each."""
+        scores, distances = [], []
+        for i, level in enumerate(levels):
+            scores.append(self.class_outs[i](self.class_towers[i](level)))
+            distances.append(
+                functional.softplus(self.box_outs[i](self.box_towers[i](level)).float())
+            )
+        return scores, distances
+
+
+class SegmentationHead(nn.Module):
+    """Class logits at stride 8 from the finest pyramid level and the deepest one."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.context = ConvNorm(config.c5, config.head, 1)
+        self.lateral = ConvNorm(config.pyramid, config.head, 1, act=False)
+        self.act = nn.ReLU(inplace=True)
+        self.tower = nn.Sequential(
+            Separable(config.head, config.head), Separable(config.head, config.head)
+        )
+        self.out = nn.Conv2d(config.head, config.classes + 1, 1)
+
+    def forward(self, p3: Tensor, c5: Tensor) -> Tensor:
+        """(N, classes + 1, h, w) logits at the stride of p3."""
+        context = functional.interpolate(self.context(c5), p3.shape[2:], mode="bilinear")
+        return self.out(self.tower(self.act(self.lateral(p3) + context)))
+
+
+class ClassificationHead(nn.Module):
+    """Presence of each class: the mean and the maximum of a class map at stride 32."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.tower = ConvNorm(config.c5, config.c5, 1)
+        self.out = nn.Conv2d(config.c5, config.classes, 1)
+        nn.init.constant_(self.out.bias, -2.0)
+
+    def forward(self, c5: Tensor) -> Tensor:
+        """(N, classes) logits."""
+        scores = self.out(self.tower(c5)).float()
+        return 0.5 * (scores.mean((2, 3)) + scores.amax((2, 3)))
+
+
+class VisionNetwork(nn.Module):
+    """Backbone, pyramid and the three heads."""
+
+    def __init__(self, config: VisionConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or VisionConfig()
+        self.register_buffer("mean", torch.tensor([0.45, 0.44, 0.41]).view(1, 3, 1, 1))
+        self.register_buffer("scale", torch.tensor([3.7, 3.7, 3.6]).view(1, 3, 1, 1))
+        self.stem = ConvNorm(3, config.stem, 3, 2)
+        self.c2 = stage(config.stem, config.c2, config.blocks[0])
+        self.c3 = stage(config.c2, config.c3, config.blocks[1])
+        self.c4 = stage(config.c3, config.c4, config.blocks[2])
+        self.c5 = stage(config.c4, config.c5, config.blocks[3])
+        self.c5.append(Context(config.c5))
+        self.fpn = Pyramid(config)
+        self.detection = DetectionHead(config)
+        self.segmentation = SegmentationHead(config)
+        self.classification = ClassificationHead(config)
+
+    def forward(self, rgb: Tensor, tasks: Collection[str] = TASKS) -> VisionOutput:
+        """Run the whole network.
+
+        Args:
+            rgb: (N, 3, H, W) in 0..1, H and W multiples of 32.
+            tasks: names from `TASKS`; the others are not computed.
+        """
+        return self.back_end(self.front_end(rgb, "c3"), "c3", tasks)
+
+    def front_end(self, rgb: Tensor, split: str) -> dict[str, Tensor]:
+        """Everything that crosses the split point, by name (see `SPLITS`).
+
+        Raises:
+            RequestError: an unknown split point, or sides that are not multiples of 32.
+        """
+        check_split(split)
+        if rgb.shape[-1] % 32 or rgb.shape[-2] % 32:
+            raise RequestError(f"sides {tuple(rgb.shape[-2:])} are not multiples of 32")
+        return self._run({"rgb": rgb}, SPLITS[split])
+
+    def back_end(
+        self, features: Mapping[str, Tensor], split: str, tasks: Collection[str] = TASKS
+    ) -> VisionOutput:
+        """Go on from the tensors of a split point.
+
+        Args:
+            features: what `front_end` gave; tensors that no asked task reads may be missing.
+            split: name of the split point.
+            tasks: names from `TASKS`.
+
+        Raises:
+            RequestError: an unknown name, or a tensor that a task needs is missing.
+        """
+        for task in tasks:
+            if task not in TASKS:
+                raise RequestError(f"unknown task {task}; there are {', '.join(TASKS)}")
+        needed = crossing(split, tasks)
+        missing = [name for name in needed if name not in features]
+        if missing:
+            raise RequestError(f"split {split} needs {', '.join(missing)} for {', '.join(tasks)}")
+        wanted = set().union(*(_HEAD_INPUTS[task] for task in tasks))
+        have = self._run({name: features[name] for name in needed}, wanted)
+        output = VisionOutput()
+        if "detection" in tasks:
+            output.class_logits, output.distances = self.detection(
+                (have["p3"], have["p4"], have["p5"])
+            )
+        if "segmentation" in tasks:
+            output.segmentation = self.segmentation(have["p3"], have["c5"])
+        if "classification" in tasks:
+            output.presence = self.classification(have["c5"])
+        return output
+
+    def features(self, rgb: Tensor) -> dict[str, Tensor]:
+        """All named tensors of one run, for distillation and feature losses."""
+        return self._run({"rgb": rgb}, ("stem", "c2", "c3", "c4", "c5", "p3", "p4", "p5"))
+
+    def _run(self, have: dict[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+        have = dict(have)
+        if "rgb" in have:
+            have["stem"] = self.stem((have.pop("rgb") - self.mean) * self.scale)
+        pyramid = any(name.startswith("p") and name not in have for name in wanted)
+        deepest = (
+            5
+            if pyramid
+            else max((int(n[1]) for n in wanted if n[0] == "c" and n not in have), default=0)
+        )
+        for level, before in ((2, "stem"), (3, "c2"), (4, "c3"), (5, "c4")):
+            name = f"c{level}"
+            if level <= deepest and name not in have and before in have:
+                have[name] = getattr(self, name)(have[before])
+        if pyramid:
+            have["p3"], have["p4"], have["p5"] = self.fpn(have["c3"], have["c4"], have["c5"])
+        return {name: have[name] for name in wanted}
+
+    def fold(self) -> VisionNetwork:
+        """Merge every batch norm, in place, and go to evaluation; returns self."""
+        self.eval()
+        fold_norms(self)
+        return self
+
+
+_HEAD_INPUTS = {
+    "detection": {"p3", "p4", "p5"},
+    "segmentation": {"p3", "c5"},
+    "classification": {"c5"},
+}
+
+
+def check_split(split: str) -> None:
+    """Raise RequestError unless `split` names a split point."""
+    if split not in SPLITS:
+        raise RequestError(f"unknown split point {split}; there are {', '.join(SPLITS)}")
+
+
+def crossing(split: str, tasks: Collection[str] = TASKS) -> tuple[str, ...]:
+    """Names of the tensors at a split point that the given tasks need.
+
+    Classification alone, for example, needs no c3 at the split point c4.
+    """
+    check_split(split)
+    names = SPLITS[split]
+    if len(names) == 1:
+        return names
+    reads = set().union(*(_READS[task] for task in tasks))
+    if split == "c4" and "c5" in reads:
+        reads |= {"c4"}
+    if split == "fpn":
+        reads = set().union(*(_HEAD_INPUTS[task] for task in tasks))
+    return tuple(name for name in names if name in reads)

@@ -1,0 +1,1 @@
+"""One file a task: from the network's raw maps to results."""

@@ -1,0 +1,46 @@
+"""Segmentation: from logits at a coarse stride to a class for each pixel of the true picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vcmcodec.vision.geometry import InputGeometry
+
+
+@torch.no_grad()
+def decode_label_map(logits: Tensor, geometry: InputGeometry, stride: int = 8) -> np.ndarray:
+    """Class of each pixel.
+
+    Args:
+        logits: (classes + 1, h, w) of one picture, cells of `stride` input pixels.
+        geometry: how the picture was scaled and padded.
+        stride: input pixels a cell.
+
+    Returns:
+        (H, W) uint8 of the true picture, 0 = background.
+    """
+    whole = logits.shape[1] * stride, logits.shape[2] * stride
+    fine = functional.interpolate(logits[None].float(), whole, mode="bilinear")
+    fine = fine[:, :, : geometry.scaled_height, : geometry.scaled_width]
+    if (geometry.scaled_height, geometry.scaled_width) != (geometry.height, geometry.width):
+        return _argmax_at(fine[0], geometry.height, geometry.width)
+    labels: np.ndarray = fine[0].argmax(0).to(torch.uint8).cpu().numpy()
+    return labels
+
+
+def _argmax_at(logits: Tensor, height: int, width: int, rows: int = 256) -> np.ndarray:
+    """Argmax of the bilinearly scaled logits, in strips, so that memory stays small."""
+    out = np.empty((height, width), np.uint8)
+    x = ((torch.arange(width, device=logits.device) + 0.5) * (2 / width) - 1)[None]
+    for start in range(0, height, rows):
+        count = min(rows, height - start)
+        y = (torch.arange(start, start + count, device=logits.device) + 0.5) * (2 / height) - 1
+        grid = torch.stack((x.expand(count, width), y[:, None].expand(count, width)), 2)[None]
+        strip = functional.grid_sample(
+            logits[None], grid, padding_mode="border", align_corners=False
+        )
+        out[start : start + count] = strip[0].argmax(0).to(torch.uint8).cpu().numpy()
+    return out

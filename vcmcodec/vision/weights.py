@@ -1,0 +1,92 @@
+"""The network in a safetensors file: folded, float16 where that loses nothing that matters.
+
+Convolution weights are stored as float16, biases and the rest as float32.  The metadata says what
+is needed to build the network again: its shape, its labels and the size it likes to look at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from vcmcodec.errors import WeightsError
+from vcmcodec.vision.network import VisionConfig, VisionNetwork
+
+FORMAT = "vcm-vision-1"
+
+
+@dataclass(frozen=True)
+class VisionModel:
+    """A network together with what its outputs mean.
+
+    Attributes:
+        network: folded, in evaluation mode.
+        labels: the classes, in the order of the channels.
+        longer_side: input size for which it was chosen, pixels.
+        facts: what the model card says in numbers, for `vcm models`.
+    """
+
+    network: VisionNetwork
+    labels: tuple[str, ...]
+    longer_side: int
+    facts: Mapping[str, Any]
+
+
+def save(
+    network: VisionNetwork,
+    path: Path,
+    *,
+    labels: tuple[str, ...],
+    longer_side: int,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a copy of the network, folded; the network itself is not changed."""
+    folded = deepcopy(network).cpu().fold()
+    tensors = {}
+    for name, value in folded.state_dict().items():
+        half = value.dim() == 4 and min(value.shape[:2]) > 0 and name.endswith("weight")
+        tensors[name] = value.contiguous().to(torch.float16 if half else torch.float32)
+    about = {
+        "config": asdict(network.config),
+        "labels": list(labels),
+        "longer_side": longer_side,
+        "facts": dict(facts or {}),
+    }
+    save_file(tensors, str(path), {"format": FORMAT, "vision": json.dumps(about)})
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> VisionModel:
+    """Read a network that `save` wrote.
+
+    Raises:
+        WeightsError: the file is missing, damaged or of another kind.
+    """
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"cannot read vision weights {path}: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(f"{path} holds {metadata.get('format')}, not {FORMAT}")
+    try:
+        about = json.loads(metadata["vision"])
+        known = {field.name for field in fields(VisionConfig)}
+        values = {k: v for k, v in about["config"].items() if k in known}
+        values["blocks"] = tuple(values["blocks"])
+        network = VisionNetwork(VisionConfig(**values)).fold()
+        network.load_state_dict(tensors)
+        labels, longer = tuple(about["labels"]), int(about["longer_side"])
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise WeightsError(f"{path} does not hold a vision network: {error}") from error
+    network = network.to(device, memory_format=torch.channels_last)
+    network.requires_grad_(False)
+    return VisionModel(network, labels, longer, about.get("facts", {}))
