@@ -51,7 +51,9 @@ class LabelledSet:
     """
 
     def __init__(self, labels: Path, files: Path | None = None, limit: int | None = None) -> None:
-        """Args:
+        """Read the labels; pictures are read one by one later.
+
+        Args:
             labels: the JSON file.
             files: folder of pictures, or of the tars that the JSON names; the JSON's own folder
                 if None.

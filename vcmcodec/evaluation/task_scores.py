@@ -71,10 +71,10 @@ def coco_evaluator() -> tuple[Any, Any, str]:
     except ImportError:
         pass
     try:
-        from pycocotools.coco import COCO as PlainCOCO
+        from pycocotools.coco import COCO as COCO_LABELS
         from pycocotools.cocoeval import COCOeval
 
-        return PlainCOCO, COCOeval, f"pycocotools {version('pycocotools')}"
+        return COCO_LABELS, COCOeval, f"pycocotools {version('pycocotools')}"
     except ImportError:
         raise RequestError(
             "detection is scored by faster-coco-eval, which is not installed:"

@@ -8,7 +8,6 @@ place as one that was not.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -21,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vcmcodec.errors import RequestError, VcmError
+from vcmcodec.errors import RequestError
+from vcmcodec.training.loop import Log, TrainingError
 from vcmcodec.training.vision_batches import Batch, VisionBatches
 from vcmcodec.training.vision_losses import (
     Distillation,
@@ -101,12 +101,6 @@ class VisionRecipe:
         return next(phase for phase in self.phases if step < phase.until)
 
 
-class TrainingFailed(VcmError):
-    """The training cannot go on: the loss is not finite, or nothing is learnt."""
-
-    code = "training"
-
-
 class VisionTrainer:
     """Network, averaged network, adaptors, optimiser and the place in the run."""
 
@@ -164,7 +158,7 @@ class VisionTrainer:
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
         if not torch.isfinite(norm):
-            raise TrainingFailed(f"step {self.step}: loss or gradient is not finite")
+            raise TrainingError(f"step {self.step}: loss or gradient is not finite")
         self.optimiser.step()
         self._update_average()
         self.step += 1
@@ -266,7 +260,7 @@ def train_vision(
     workers: int = 0,
     minutes: float | None = None,
     save_every: int = 300,
-    report: Callable[[int, dict[str, float]], None] | None = None,
+    report: Callable[[int, dict[str, float], list[str]], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train, or go on training from `run/last.pt` where it exists.
@@ -280,7 +274,7 @@ def train_vision(
         workers: processes that prepare batches; 0 prepares them in this one.
         minutes: stop (with a checkpoint) after so much time.
         save_every: steps between checkpoints.
-        report: called every 20 steps with the step and the mean losses.
+        report: called every 20 steps with the step, the mean losses and early warnings.
         should_stop: asked after every step; True ends the run with a checkpoint.
 
     Returns:
@@ -293,26 +287,22 @@ def train_vision(
         trainer.load(last)
     watch, sums, began = CollapseWatch(), _Means(), time.monotonic()
     mark = began
-    with open(run / "log.jsonl", "a") as log, _events(run) as events:
-        for batch in batches_from(recipe, data, cache, trainer.step, workers):
-            sums.add(trainer.train_step(batch.to(trainer.device)))
-            step, now = trainer.step, time.monotonic()
-            trainer.seconds, mark = trainer.seconds + now - mark, now
-            if step % 20 == 0:
-                means = sums.take() | {"rate": recipe.rate_at(step), "seconds": trainer.seconds}
-                warnings = watch.look(step, means)
-                log.write(json.dumps({"step": step, **means, "warnings": warnings}) + "\n")
-                log.flush()
-                for name, value in means.items():
-                    events.add_scalar(name, value, step)
-                if report:
-                    report(step, means)
-            if step % save_every == 0:
-                trainer.save(last)
-            if step == math.ceil(recipe.steps * (1 - recipe.decay)):
-                trainer.save(run / "stable.pt")
-            if should_stop() or (minutes is not None and now - began > 60 * minutes):
-                break
+    log = Log(run, lambda line: None)
+    for batch in batches_from(recipe, data, cache, trainer.step, workers):
+        sums.add(trainer.train_step(batch.to(trainer.device)))
+        step, now = trainer.step, time.monotonic()
+        trainer.seconds, mark = trainer.seconds + now - mark, now
+        if step % 20 == 0:
+            means = sums.take() | {"rate": recipe.rate_at(step), "seconds": trainer.seconds}
+            log.report(step, **means)
+            if report:
+                report(step, means, watch.look(step, means))
+        if step % save_every == 0:
+            trainer.save(last)
+        if step == math.ceil(recipe.steps * (1 - recipe.decay)):
+            trainer.save(run / "stable.pt")
+        if should_stop() or (minutes is not None and now - began > 60 * minutes):
+            break
     trainer.save(last)
     return last
 
@@ -328,27 +318,6 @@ class _Means:
         """Mean of everything since the last call."""
         rows, self._rows = self._rows, []
         return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-
-
-class _NoEvents:
-    """Stands in where TensorBoard is not installed."""
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Do nothing."""
-
-    def __enter__(self) -> _NoEvents:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-def _events(run: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return _NoEvents()
-    return SummaryWriter(str(run / "events"))
 
 
 def with_steps(recipe: VisionRecipe, steps: int) -> VisionRecipe:

@@ -75,7 +75,9 @@ class VisionBatches(torch.utils.data.Dataset):
         zoom: tuple[float, float] = (0.7, 2.0),
         with_maps: bool = True,
     ) -> None:
-        """Args:
+        """Open the cache.
+
+        Args:
         data: folder with the tars and JSON files.
         cache: folder written by `vision_cache.build`.
         side: pixels of the square views.

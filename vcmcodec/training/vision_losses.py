@@ -112,7 +112,8 @@ def assign(
 
 def detection_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tensor]:
     """(class loss, box loss): varifocal and generalised IoU, over the sum of wanted scores."""
-    assert output.class_logits is not None and output.distances is not None
+    assert output.class_logits is not None
+    assert output.distances is not None
     logits, boxes, centres, strides = flatten_levels(
         [level.float() for level in output.class_logits], output.distances
     )

@@ -41,7 +41,8 @@ class ConvNorm(nn.Module):
         norm = self.norm
         if not isinstance(norm, nn.BatchNorm2d):
             return
-        assert norm.running_var is not None and norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
         gain = norm.weight / (norm.running_var + norm.eps).sqrt()
         self.conv.weight.mul_(gain.view(-1, 1, 1, 1))
         self.conv.bias = nn.Parameter(norm.bias - norm.running_mean * gain)

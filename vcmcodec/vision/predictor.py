@@ -24,7 +24,9 @@ class Predictor:
     """Runs a vision model on pictures."""
 
     def __init__(self, model: VisionModel, *, longer_side: int | None = None) -> None:
-        """Args:
+        """Take a model.
+
+        Args:
         model: from `weights.load`.
         longer_side: input size in pixels; the model's own if None.
         """
