@@ -31,11 +31,15 @@ COMPAND_SIZE = 4096  # entries of the companding table: magnitudes up to 256 ste
 
 def round_through(x: Tensor) -> Tensor:
     """floor(x + 1/2) with the gradient of the identity."""
+    if not x.requires_grad:
+        return torch.floor(x + 0.5)
     return x + (torch.floor(x + 0.5) - x).detach()
 
 
 def floor_through(x: Tensor) -> Tensor:
     """floor(x) with the gradient of the identity."""
+    if not x.requires_grad:
+        return torch.floor(x)
     return x + (torch.floor(x) - x).detach()
 
 
@@ -65,6 +69,7 @@ class IntegerLinear(nn.Module):
         spread = 0.0 if zero else 0.7 * 2**shift / inputs**0.5
         self.weight = nn.Parameter(torch.randn(outputs, inputs) * spread)
         self.bias = nn.Parameter(torch.zeros(outputs))
+        self._held: tuple[Tensor, Tensor] | None = None
 
     def integers(self) -> tuple[Tensor, Tensor]:
         """Weight and bias as they enter the sum; half of the divisor is in the bias."""
@@ -80,6 +85,15 @@ class IntegerLinear(nn.Module):
         self.bias.copy_((bias - 2.0 ** (self.shift - 1)) / 2.0**self.shift)
 
     @torch.no_grad()
+    def hold(self) -> None:
+        """Keep the integers, divided by 2**shift, for use without training.
+
+        A division by a power of two is exact, so the sums are the same ones, scaled.
+        """
+        weight, bias = self.integers()
+        self._held = weight * 2.0**-self.shift, bias * 2.0**-self.shift
+
+    @torch.no_grad()
     def prove_exact(self, name: str, input_max: int = ACTIVATION_MAX) -> None:
         """Raise WeightsError unless no partial sum can reach 2**24."""
         weight, bias = self.integers()
@@ -90,6 +104,8 @@ class IntegerLinear(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._held is not None:
+            return F.linear(x, *self._held).floor_().clamp_(self.low, self.limit)
         weight, bias = self.integers()
         y = floor_through(F.linear(x, weight, bias) * 2.0**-self.shift)
         return y.clamp(self.low, self.limit)

@@ -303,6 +303,12 @@ class LatentModel(nn.Module):
         ):
             table.copy_(torch.floor(table + 0.5))
 
+    def hold(self) -> None:
+        """Make ready for coding: integers are rounded once, not at every use."""
+        for module in self.modules():
+            if isinstance(module, IntegerLinear):
+                module.hold()
+
     def prove_exact(self) -> None:
         """Raise WeightsError unless every sum of every integer network is exact in float32."""
         for name, module in self.named_modules():

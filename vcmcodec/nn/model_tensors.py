@@ -135,6 +135,7 @@ def unpack(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Model:
             f"the weights' fingerprint is {found.hex()}, not {metadata.get('fingerprint')}"
         )
     codec.eval().requires_grad_(False)
+    codec.entropy.hold()
     return Model(codec, tables, found)
 
 

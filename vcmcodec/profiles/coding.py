@@ -108,19 +108,23 @@ class EncodingCoder:
         symbols = torch.floor(away + 0.5)
         symbols[index < self.tables.skip] = 0
         if self.price is not None:
-            symbols = self._weigh(away, symbols, index.long(), self.price[where])
+            symbols = self._weigh(away, symbols, index, self.price[where])
         self._push(rows, _integers(symbols), _integers(index))
         return symbols * VALUE_UNIT + mean
 
     def _weigh(self, away: Tensor, symbols: Tensor, index: Tensor, price: Tensor) -> Tensor:
         """Round towards zero where the bits saved are worth more than the error added."""
-        inner = (symbols != 0) & (symbols.abs() <= RATE_WINDOW)
-        lower = symbols - torch.sign(symbols)
-        place = symbols.clamp(-RATE_WINDOW, RATE_WINDOW).long() + RATE_WINDOW
-        lower_place = lower.clamp(-RATE_WINDOW, RATE_WINDOW).long() + RATE_WINDOW
-        saved = self._costs[index, place] - self._costs[index, lower_place]
-        added = ((away - lower) ** 2 - (away - symbols) ** 2) * price
-        return torch.where(inner & (saved > added), lower, symbols)
+        row, column = symbols.nonzero(as_tuple=True)
+        near = symbols[row, column].clamp(-RATE_WINDOW, RATE_WINDOW)
+        lower = near - torch.sign(near)
+        table = index[row, column].long()
+        before = self._costs[table, near.long() + RATE_WINDOW]
+        after = self._costs[table, lower.long() + RATE_WINDOW]
+        target = away[row, column]
+        added = ((target - lower) ** 2 - (target - near) ** 2) * price[column]
+        better = (before - after > added) & (near == symbols[row, column])
+        symbols[row, column] = torch.where(better, lower, symbols[row, column])
+        return symbols
 
     def finish(self) -> dict[int, bytes]:
         """The bytes of every group's run."""
