@@ -29,6 +29,8 @@ from vcmcodec.errors import OutputError, RequestError
 LARGEST_TOTAL = 1 << 24  # the range may be as small as this
 LARGEST_TABLE = 1024  # symbols; the module's decoder has room for no more
 
+_FINISHED = "the range encoder is finished"
+
 
 def _module() -> Any:
     return extension.load("range_coder", "_range_coder")
@@ -86,9 +88,15 @@ class RangeEncoder:
         self._coder: Any = _module().RangeEncoder(str(self._path))
 
     def bit(self, value: bool, zeros: int, ones: int) -> bool:
-        """Code one decision with counts above zero of either outcome; returns `value`."""
+        """Code one decision with counts above zero of either outcome; returns `value`.
+
+        Yes is symbol 0: what is read behind the end, all ones, are then unlikely decisions, and
+        their coding is longer than the data.  So whoever compares notices a missing end.
+        """
         _check_counts(zeros, ones)
-        self._coder.encode([1 if value else 0], [0, zeros, zeros + ones])
+        if self._coder is None:
+            raise RequestError(_FINISHED)
+        self._coder.encode([0 if value else 1], [0, ones, zeros + ones])
         return value
 
     def uniform(self, value: int, count: int) -> int:
@@ -102,6 +110,8 @@ class RangeEncoder:
             RequestError: a symbol is not in the table, or the table is not legal.
         """
         table, known = check_table(cumulative), list(values)
+        if self._coder is None:
+            raise RequestError(_FINISHED)
         if known and not 0 <= min(known) <= max(known) < len(table) - 1:
             raise RequestError(f"symbols must be within 0 to {len(table) - 2}")
         if known:
@@ -109,9 +119,11 @@ class RangeEncoder:
         return known
 
     def finish(self) -> bytes:
-        """Return the bytes, without 0xFF at the end, which a decoder reads there anyway."""
+        """Return the bytes, at least one."""
+        if self._coder is None:
+            raise RequestError(_FINISHED)
         self._coder.close()
-        self._coder = None  # coding on would write into a closed file: an AttributeError instead
+        self._coder = None  # the module would write on into a closed file
         try:
             data = self._path.read_bytes()
         except OSError as error:
@@ -119,7 +131,7 @@ class RangeEncoder:
         self._release()
         if not data:
             raise OutputError("the range coder could not write its temporary file")
-        return data.rstrip(b"\xff")
+        return data
 
 
 class RangeDecoder:
@@ -138,7 +150,7 @@ class RangeDecoder:
     def bit(self, _value: bool, zeros: int, ones: int) -> bool:
         """Read one decision; the first argument is there so that both coders look alike."""
         _check_counts(zeros, ones)
-        return bool(self._coder.decode(1, [0, zeros, zeros + ones])[0])
+        return not self._coder.decode(1, [0, ones, zeros + ones])[0]
 
     def uniform(self, _value: int, count: int) -> int:
         """Read one of `count` equally likely values."""

@@ -344,11 +344,15 @@ class RansDecoder:
             symbols = _to_array(self._decoder.decode_stream(*books.choose(chunk)))
             self._symbols += chunk.size
             self._bits += float(books.bits[books.starts[chunk] + symbols].sum())
-            if self._bits - 32 * self._words > 32 + self._symbols / 8192:
+            if self._bits - 32 * self._words > self._margin():
                 self._decoder, self._damaged = None, True
                 raise FormatError("run", "ends before its symbols do")
             parts.append(symbols)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _margin(self) -> float:
+        """By how many bits the words read may differ from the symbols' cost."""
+        return 32 + self._symbols / 8192
 
     def finish(self) -> None:
         """Check that the run ends here.
@@ -357,7 +361,8 @@ class RansDecoder:
             FormatError: the decoder is out of step, or bytes are left.
         """
         if self._decoder is not None:
-            self._damaged = not self._symbols or _probe(self._decoder) != _probe_symbols()
+            left = self._bits - 32 * self._words < -self._margin()
+            self._damaged = left or not self._symbols or _probe(self._decoder) != _probe_symbols()
             self._decoder = None
         if self._damaged:
             raise FormatError("run", "the symbols do not end where the run does")
