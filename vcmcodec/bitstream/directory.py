@@ -129,9 +129,13 @@ def check(header: Header, entries: Sequence[Entry], fail: Fail) -> None:
     """Hold the directory against every rule of norm §4.2; raise what `fail(field, text)` makes."""
     if not entries:
         raise fail("directory", "there is no substream")
-    layers = {info.layer for info in header.layers}
+    known = _Known(
+        frozenset(info.layer for info in header.layers),
+        frozenset(header.group_ids),
+        header.tile_count,
+    )
     for position, entry in enumerate(entries):
-        _check_entry(entry, f"directory[{position}]", header, layers, fail)
+        _check_entry(entry, f"directory[{position}]", known, fail)
     order = Order(header)
     keys = [order.of(entry) for entry in entries]
     for position, (low, high) in enumerate(pairwise(keys), start=1):
@@ -175,13 +179,22 @@ def _corrupt(fields: ByteReader, field: str, message: str) -> FormatError:
     return FormatError(field, message, offset=place)
 
 
-def _check_entry(entry: Entry, name: str, header: Header, layers: set[LayerId], fail: Fail) -> None:
-    if entry.layer not in layers:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What entries may refer to."""
+
+    layers: frozenset[LayerId]
+    groups: frozenset[int]
+    tiles: int
+
+
+def _check_entry(entry: Entry, name: str, known: _Known, fail: Fail) -> None:
+    if entry.layer not in known.layers:
         raise fail(f"{name}.layer", f"{entry.layer} is not a layer of the file")
-    if entry.group not in header.group_ids and (entry.group or entry.kind in _OF_ONE_GROUP):
+    if entry.group not in known.groups and (entry.group or entry.kind in _OF_ONE_GROUP):
         raise fail(f"{name}.group", f"{entry.group} is not a group of the file")
-    if not 0 <= entry.tile < header.tile_count:
-        raise fail(f"{name}.tile", f"{entry.tile} is not below {header.tile_count}")
+    if not 0 <= entry.tile < known.tiles:
+        raise fail(f"{name}.tile", f"{entry.tile} is not below {known.tiles}")
     if entry.kind not in Kind._value2member_map_:
         if entry.critical:
             raise fail(f"{name}.kind", f"critical kind {entry.kind} is not known")

@@ -8,7 +8,9 @@ for the span from the first to the last byte that is needed.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Protocol
 
 from vcmcodec.errors import RequestError
@@ -95,10 +97,11 @@ class RangeReader:
         start, stop = span
         front = self._head[start:stop]
         behind = max(start, len(self._head))
-        for origin, data in blocks:
-            if origin <= behind < origin + len(data):
-                return front + data[behind - origin : max(0, stop - origin)]
-        return front
+        at = bisect_right(blocks, behind, key=itemgetter(0)) - 1
+        if at < 0 or stop <= behind:
+            return front
+        origin, data = blocks[at]
+        return front + data[behind - origin : stop - origin]
 
     def _read(self, start: int, stop: int) -> bytes:
         if self.end is not None:

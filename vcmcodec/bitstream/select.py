@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from vcmcodec.bitstream.constants import WIDTHS, Kind, LayerId, TaskId
+from vcmcodec.bitstream.constants import FILE_WIDE_LAYERS, WIDTHS, Kind, LayerId, TaskId
 from vcmcodec.bitstream.container import Container, Substream, write
 from vcmcodec.bitstream.directory import Entry, Order
 from vcmcodec.bitstream.header import Header, LayerInfo, TaskInfo
@@ -187,10 +187,11 @@ def redact(selection: Selection, keep: Sequence[int]) -> Selection:
         raise RequestError("nothing would be left after redacting every group")
     if left == header.groups:
         return selection
+    ids = set(header.group_ids)
     entries = tuple(
         entry
         for entry in _of_groups(header, selection.entries, keep)
-        if _is_of_a_group(header, entry) or entry.kind in (Kind.GROUP_MAP, Kind.ICC)
+        if _is_of_a_group(entry, ids) or entry.kind in (Kind.GROUP_MAP, Kind.ICC)
     )
     version = header.version if not header.extra else (header.version[0], 0)
     header = replace(header, groups=left, redacted=True, extra=b"", version=version)
@@ -217,17 +218,16 @@ def _lowest_layers(
     return replace(header, layers=layers, tasks=tasks)
 
 
-def _is_of_a_group(header: Header, entry: Entry) -> bool:
-    """Whether an entry speaks of one group and not of the whole picture (norm §4.2)."""
-    if entry.kind in (Kind.GROUP_MAP, Kind.ICC, Kind.TEXT):
-        return False
-    return entry.group in header.group_ids
+def _is_of_a_group(entry: Entry, groups: AbstractSet[int]) -> bool:
+    """Whether an entry speaks of one of the file's groups, not of the whole picture (norm §4.2)."""
+    return entry.group in groups and entry.kind not in FILE_WIDE_LAYERS
 
 
 def _of_groups(
-    header: Header, entries: tuple[Entry, ...], keep: Sequence[int]
+    header: Header, entries: tuple[Entry, ...], keep: Iterable[int]
 ) -> tuple[Entry, ...]:
-    return tuple(e for e in entries if e.group in keep or not _is_of_a_group(header, e))
+    dropped = set(header.group_ids).difference(keep)
+    return tuple(entry for entry in entries if not _is_of_a_group(entry, dropped))
 
 
 # --- merging ---------------------------------------------------------------------------------
