@@ -1,0 +1,87 @@
+"""`vcm train scene`: teach the picture codec, and write its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from vcmcodec.cli import show
+from vcmcodec.cli.training_view import training_view
+
+
+@click.command("scene", short_help="The picture codec.")
+@click.option(
+    "--data",
+    required=True,
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="A folder or tar shard of photographs; give it several times.",
+)
+@click.option(
+    "--run",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the run lives: state, log, TensorBoard files.  A run that is there goes on.",
+)
+@click.option(
+    "--evaluate",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Pictures to measure on now and then; they are never trained on.",
+)
+@click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
+@click.option("--opening", type=click.IntRange(0), help="Steps at one rate and full width.")
+@click.option("--until", type=click.IntRange(1), help="Stop, and save, at this step.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--bfloat16/--no-bfloat16", default=True, show_default=True,
+              help="Residual branches of the transforms in bfloat16.")  # fmt: skip
+@click.option(
+    "--export",
+    "target",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="At the end, freeze the averaged weights, fit the tables, and write them to this folder.",
+)
+@click.option("--model", default="scene-1", show_default=True, help="Name of the exported model.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def command(
+    data: tuple[Path, ...], folder: Path, evaluate: tuple[Path, ...], *, steps: int | None,
+    opening: int | None, until: int | None, threads: int, seed: int, bfloat16: bool,
+    target: Path | None, model: str, quiet: bool,
+) -> int:  # fmt: skip
+    r"""Teach the picture codec: rate and distortion over levels, widths, layers and group maps.
+
+    \b
+      vcm train scene --data photos/ --run runs/scene
+      vcm train scene --data photos/ --run runs/scene --until 20000
+      vcm train scene --data photos/ --run runs/scene --export weights/
+
+    The same command goes on where the run stopped, to the step; one that has reached its last
+    step only exports.
+    """
+    import torch
+
+    from vcmcodec.bitstream.constants import TaskId
+    from vcmcodec.training import export as exporting
+    from vcmcodec.training.scene import SceneRecipe
+    from vcmcodec.training.scene_run import train
+
+    torch.set_num_threads(threads)
+    given = {"steps": steps, "opening": opening}
+    recipe = dataclasses.replace(SceneRecipe(), **{k: v for k, v in given.items() if v is not None})
+    with training_view(recipe.steps, quiet) as view:
+        learned = train(
+            data, folder, recipe, view,
+            evaluation=evaluate, seed=seed, bfloat16=bfloat16, until=until,
+        )  # fmt: skip
+    if target is not None:
+        say = (lambda line: None) if quiet else show.say
+        blob, mark = exporting.export(learned.codec, data, show=say)
+        tasks = [task.name.lower() for task in TaskId]
+        exporting.enter(
+            target, model, "scene", blob, mark, tasks=tasks, licence="MIT", card=f"{model}.md"
+        )
+    return 0
