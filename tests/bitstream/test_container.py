@@ -348,3 +348,13 @@ def test_what_is_no_vcm_file_is_said_to_be_none(data, words):
     with pytest.raises(FormatError, match=words) as caught:
         Container.read(data)
     assert caught.value.field == "signature"
+
+
+def test_a_directory_of_many_thousand_entries_is_no_burden():
+    header = plain_header(tile=1, width=16 * 140, height=16 * 140)
+    parts = [Substream(Kind.LATENT, LayerId.BASE, 0, b"x", tile) for tile in range(0, 19_600, 2)]
+    source = CountingSource(write(header, parts), exact=True)
+    container = Container.read(source)
+    every_other = container.entries[::2]
+    assert len(container.fetch(every_other)) == 4900
+    assert len(source.reads) == 2 + 4900

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -166,6 +167,10 @@ def _substream_facts(container: Container, entry: Entry) -> SubstreamFacts:
 
 def _group_facts(container: Container) -> Iterable[GroupFacts]:
     header = container.header
+    num_bytes: Counter[int] = Counter()
+    for entry in container.entries:
+        if entry.kind not in FILE_WIDE_LAYERS:
+            num_bytes[entry.group] += entry.length
     for group in header.groups:
         box = group.box
         left, top = box.left * CELL, box.top * CELL
@@ -177,9 +182,7 @@ def _group_facts(container: Container) -> Iterable[GroupFacts]:
             score=group.score,
             box=(left, top, right - left, bottom - top),
             cells=group.cells,
-            num_bytes=_total(
-                e for e in container.find(group=group.id) if e.kind not in FILE_WIDE_LAYERS
-            ),
+            num_bytes=num_bytes[group.id],
         )
 
 
