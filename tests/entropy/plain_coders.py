@@ -104,3 +104,64 @@ class RangeWriter:
             if low >> 24 != high >> 24:
                 return data
             low, high = low << 8 & 0xFFFFFFFF, high << 8 & 0xFFFFFFFF
+
+
+def group_map(labels, columns, count):
+    """A group map coded decision by decision, as the norm tells it."""
+    if count == 1:
+        return b""
+    rows = len(labels) // columns
+    full = [labels[columns * y : columns * (y + 1)] for y in range(rows)]
+
+    def fits(s):
+        return all(
+            full[y][x] == full[y - y % s][x - x % s] for y in range(rows) for x in range(columns)
+        )
+
+    scale = next(s for s in (8, 4, 2, 1) if fits(s))
+    cells = [row[::scale] for row in full[::scale]]
+    writer, counts, earlier = RangeWriter(), {}, set()
+    bounds = {1: (0, 8), 2: (8, 14), 4: (14, 15), 8: (15, 16)}
+    writer.encode(*bounds[scale], 16)
+
+    def ask(context, first, answer):
+        n, y = counts.get(context, first)
+        writer.encode(*((0, y) if answer else (y, y + n)), y + n)
+        n, y = (n, y + 2) if answer else (n + 2, y)
+        counts[context] = ((n + 1) // 2, (y + 1) // 2) if n + y > 1023 else (n, y)
+        return answer
+
+    for y, row in enumerate(cells):
+        for x, label in enumerate(row):
+            if y == 0:
+                left = top = top_left = top_right = row[x - 1] if x else 0
+            else:
+                top = cells[y - 1][x]
+                left, top_left = (row[x - 1], cells[y - 1][x - 1]) if x else (top, top)
+                top_right = cells[y - 1][x + 1] if x + 1 < len(row) else top
+            pairs = [(left, top), (top_left, left), (top_left, top)]
+            pairs += [(top_right, top), (top_right, left), (top_right, top_left)]
+            p = sum(2**bit * (a == b) for bit, (a, b) in enumerate(pairs))
+            order = [top, left] if top_left == left else [left, top]
+            asked = []
+            for candidate in [*order, top_right, top_left]:
+                if candidate in asked or len(asked) == count - 1:
+                    continue
+                first = [(2, 8), (2, 4), (2, 2), (2, 2)][len(asked)]
+                yes = ask(64 * len(asked) + p, first, label == candidate)
+                asked.append(candidate)
+                if yes:
+                    break
+            else:
+                rest = [k for k in range(count) if k not in asked]
+                old = [k for k in rest if k in earlier]
+                new = [k for k in rest if k not in earlier]
+                if old and new and ask(256, (2, 2), label in new):
+                    old = []
+                if not old or label in new:
+                    lowest = len(new) == 1 or ask(257, (2, 4), label == new[0])
+                    old = [new[0]] if lowest else new[1:]
+                if len(old) > 1:
+                    writer.encode(old.index(label), old.index(label) + 1, len(old))
+            earlier.add(label)
+    return writer.finish()
