@@ -1,0 +1,127 @@
+"""Parts of real files: what is extracted is what would have been encoded, and merges back."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from photographs import astronaut, coffee, grid, substreams
+from PIL import Image, ImageCms
+
+from vcmcodec import edit
+from vcmcodec.bitstream.constants import Kind, LayerId
+from vcmcodec.codec import decode, encode
+from vcmcodec.codec import open as open_file
+from vcmcodec.errors import RequestError
+
+MACHINES = ("detection", "classification", "segmentation")
+
+
+def stripes(height: int, width: int, count: int) -> np.ndarray:
+    """Groups side by side, one value a cell."""
+    rows, columns = grid(height, width)
+    return np.tile(np.arange(columns) * count // columns, (rows, 1)).astype(np.uint8)
+
+
+GROUPS = {"none": 0, "two": 2, "five": 5}
+
+
+def groups_for(rgb: np.ndarray, count: int) -> np.ndarray | None:
+    return stripes(*rgb.shape[:2], count) if count else None
+
+
+@pytest.mark.parametrize("quality", [0, 17.3, 30, 64, 100])
+@pytest.mark.parametrize("count", GROUPS.values(), ids=GROUPS.keys())
+def test_extracting_for_machines_is_encoding_for_them(quality: float, count: int) -> None:
+    rgb = astronaut()
+    groups = groups_for(rgb, count)
+    whole = encode(rgb, quality=quality, groups=groups)
+    for tasks in ([MACHINES[0]], [MACHINES[1]], [MACHINES[2]], list(MACHINES)):
+        alone = encode(rgb, tasks=tasks, quality=quality, groups=groups)
+        assert edit.extract(whole, tasks=tasks) == alone
+
+
+@pytest.mark.parametrize("base_quality", [0, 12.34, 40, 70])
+def test_extracting_with_a_base_quality(base_quality: float) -> None:
+    rgb = coffee()
+    whole = encode(rgb, quality=70, base_quality=base_quality, digest=True)
+    for tasks in ([MACHINES[0]], ["human"], ["human", MACHINES[1]]):
+        alone = encode(rgb, tasks=tasks, quality=70, base_quality=base_quality, digest=True)
+        assert edit.extract(whole, tasks=tasks) == alone
+
+
+def test_the_base_is_the_same_whatever_lies_above_it() -> None:
+    rgb = astronaut()
+    groups = groups_for(rgb, 2)
+    alone = encode(rgb, tasks=["detection"], base_quality=30, groups=groups)
+    for quality in (30, 30.01, 55, 100):
+        whole = encode(rgb, quality=quality, base_quality=30, groups=groups)
+        assert edit.extract(whole, tasks=["detection"]) == alone
+        assert edit.extract(whole, width=0.25) == edit.extract(whole, layers=["base"])
+        base = {k: v for k, v in substreams(whole).items() if k[1] == LayerId.BASE}
+        assert base == substreams(alone)
+
+
+@pytest.mark.parametrize("count", GROUPS.values(), ids=GROUPS.keys())
+def test_merging_the_parts_gives_the_whole(count: int) -> None:
+    rgb = coffee()
+    whole = encode(rgb, quality=80, groups=groups_for(rgb, count), digest=True, text={"by": "me"})
+    layers = [edit.extract(whole, layers=[layer]) for layer in ("base", "mid", "full")]
+    assert edit.merge(layers) == whole
+    assert edit.merge(layers[::-1]) == whole
+    base = edit.extract(whole, tasks=["detection"])
+    rest = edit.extract(whole, layers=["mid", "full"])
+    merged = edit.merge([rest, base])
+    assert substreams(merged) == substreams(whole)
+    if count:
+        one, others = edit.extract(whole, groups=[1]), edit.extract(whole, drop_groups=[1])
+        assert edit.merge([others, one]) == whole
+
+
+def test_an_enhancement_alone_says_what_is_missing() -> None:
+    rest = edit.extract(encode(coffee(), quality=50), layers=["mid", "full"])
+    with pytest.raises(RequestError, match="no base layer"):
+        decode(rest)
+
+
+@pytest.mark.parametrize("count", GROUPS.values(), ids=GROUPS.keys())
+@pytest.mark.parametrize(("width", "layers"), [(0.25, 1), (0.5, 2), (1.0, 3)])
+def test_decoding_a_width_is_decoding_its_layers(count: int, width: float, layers: int) -> None:
+    rgb = astronaut()
+    whole = encode(rgb, quality=75, groups=groups_for(rgb, count))
+    part = edit.extract(whole, layers=range(layers))
+    with open_file(whole) as full, open_file(part) as narrow:
+        seen, alone = full.inspect(width=width), narrow.inspect()
+    assert seen.layer == alone.layer == LayerId(layers - 1)
+    assert np.array_equal(np.asarray(seen.image), np.asarray(alone.image))
+
+
+def test_redacted_copies_show_the_same_pixels() -> None:
+    rgb = coffee()
+    groups = groups_for(rgb, 5)
+    whole = encode(rgb, quality=60, groups=groups)
+    secret = edit.extract(whole, drop_groups=[1, 4], redact=True)
+    kept = decode(whole, groups=[0, 2, 3])
+    assert np.array_equal(np.asarray(decode(secret)), np.asarray(kept))
+    assert kept.mode == "RGBA"
+
+
+def srgb() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def test_what_only_people_need_is_in_no_machines_file() -> None:
+    file = io.BytesIO()
+    Image.fromarray(coffee()).save(file, "png", icc_profile=srgb())
+    whole = encode(file.getvalue(), text={"title": "coffee"})
+    kinds = {key[0] for key in substreams(whole)}
+    assert {int(Kind.ICC), int(Kind.TEXT)} <= kinds
+    assert decode(whole).info["icc_profile"] == srgb()
+    base = edit.extract(whole, tasks=["detection"])
+    assert {key[0] for key in substreams(base)} == {int(Kind.LATENT)}
+    assert base == encode(file.getvalue(), tasks=["detection"])
+    for image in (decode(base), decode(whole, width=0.25)):
+        assert "icc_profile" not in image.info
+    with pytest.raises(RequestError, match="texts"):
+        encode(coffee(), tasks=["detection"], text={"title": "coffee"})
