@@ -1,0 +1,48 @@
+# Every target sets itself up: a virtual environment in .venv with the versions of constraints.txt.
+#   make demo      encode a real photograph with groups and layers, look into the file, decode parts
+#   make test      the test suite
+#   make test-all  the same and the slow tests: packaging, a fresh installation, large pictures
+#   make lint      ruff, mypy, import directions
+#   make bench     rate and speed beside JPEG, WebP and AVIF: make bench PICTURES=folder
+
+PYTHON ?= python3.11
+VENV ?= .venv
+# Where torch comes from; for a machine without a GPU the CPU build is a tenth of the size:
+#   make test TORCH="--index-url https://download.pytorch.org/whl/cpu"
+TORCH ?=
+PYTEST_ARGS ?=
+PICTURES ?= demo/pictures
+
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: demo test test-all lint bench clean
+
+demo: $(READY)
+	$(BIN)/python -m vcmcodec.demo demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check vcmcodec tests
+	$(BIN)/ruff format --check vcmcodec tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg
+
+bench: $(READY)
+	test -d $(PICTURES) || $(BIN)/python -m vcmcodec.demo demo
+	$(BIN)/vcm bench rd $(PICTURES)
+	$(BIN)/vcm bench speed $(PICTURES)
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH) -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[dev,bench]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
