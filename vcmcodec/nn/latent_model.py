@@ -104,7 +104,7 @@ class Coder(Protocol):
 def gather(values: Tensor, neighbours: Tensor) -> Tensor:
     """(cells, C) and (n, 9) row numbers -> (n, 9 C); rows past the end are zero."""
     padded = torch.cat([values, values.new_zeros(1, values.shape[1])])
-    return padded[neighbours].reshape(neighbours.shape[0], -1)
+    return padded[neighbours].reshape(len(neighbours), neighbours.shape[1] * values.shape[1])
 
 
 class SliceModel(nn.Module):
