@@ -8,7 +8,8 @@ symbols (its checks are assertions, compiled out).  So nothing unchecked reaches
   read a count of 4-bit pieces in a loop without end.  Every table is handed over with one more
   symbol of width zero, [65536, 65536).  A decoder looks up 16 bits of its state, 0 .. 65535, and
   takes the first boundary above them, so it never arrives there; an encoder is never given that
-  symbol.  Escapes are ours: ordinary symbols of fixed tables (`cdf.split_escapes`).
+  symbol.  Escapes are ours: ordinary symbols of fixed tables (`cdf.split_escapes`).  (A module
+  built with its assertions on would stop the program at such a table; none is published.)
 * *A symbol reads at most one word.*  The decoder's state x lies in [2**31, 2**63): checked in the
   first 8 bytes, and kept: f * (x >> 16) + r is below 2**63 and at least 2**15, so one 32-bit word
   always brings it back.  Behind the data lies a tail of CHUNK + SLACK words, and at most CHUNK
@@ -56,7 +57,7 @@ from vcmcodec.entropy.cdf import (
 )
 from vcmcodec.errors import FormatError, LimitError, RequestError
 
-CHUNK = 1 << 16  # symbols asked of the module at a time
+CHUNK = 1 << 13  # symbols asked of the module at a time; larger was no faster, and the tail grows
 SLACK = 1 << 10  # words
 LARGEST_RUN = 1 << 26  # symbols of one run, escapes' parts included
 PROBE = 48  # symbols of 6 bits: 9 words
