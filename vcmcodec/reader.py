@@ -15,10 +15,10 @@ from vcmcodec.bitstream.container import Container, Entry
 from vcmcodec.bitstream.describe import Description, describe
 from vcmcodec.bitstream.header import Group, Header
 from vcmcodec.bitstream.limits import Limits
-from vcmcodec.entropy.group_map import decode_group_map
+from vcmcodec.bitstream.ranges import ByteSource
+from vcmcodec.edit import read_group_map
 from vcmcodec.errors import RequestError, TruncatedError
 from vcmcodec.models import load_model
-from vcmcodec.bitstream.ranges import ByteSource
 from vcmcodec.sources import Openable, open_source
 
 CODED = (Kind.LATENT, Kind.REFINEMENT, Kind.DIGEST)
@@ -294,12 +294,10 @@ class Reader:
         return _Choice(layers, tuple(wanted))
 
     def _labels(self, data: bytes | None) -> np.ndarray:
-        header = self.header
-        shape = (header.cell_rows, header.cell_columns)
+        shape = (self.header.cell_rows, self.header.cell_columns)
         if data is None:
             return np.zeros(shape, np.int64)
-        flat = decode_group_map(data, *shape, header.map_labels)
-        return np.array(flat, np.int64).reshape(shape)
+        return np.array(read_group_map(self.container, data), np.int64).reshape(shape)
 
 
 def _colour(background: str | tuple[int, int, int] | None) -> tuple[int, int, int] | None:

@@ -13,15 +13,18 @@ from vcmcodec.cli import batch, files, options, show
 
 @click.command("verify", short_help="Check that files are whole and undamaged.")
 @options.inputs("FILE|DIR|-...")
+@click.option(
+    "--deep", is_flag=True, help="Decode all symbols as well; this needs the model and its time."
+)
 @options.recursive
 @options.limits(*options.FILE_LIMITS)
 @options.as_json
 @options.loudness
-def command(inputs: tuple[str, ...], *, recursive: bool, **given: Any) -> int:
+def command(inputs: tuple[str, ...], *, deep: bool, recursive: bool, **given: Any) -> int:
     """Check that files are whole and undamaged.
 
     Header, directory, the checksum of every substream, and the group map against the group table;
-    no model is needed.  The exit code is 1 where anything is wrong.
+    no model is needed, unless --deep is given.  The exit code is 1 where anything is wrong.
     """
     limits = options.limits_of(given)
     style = batch.Style(
@@ -29,7 +32,11 @@ def command(inputs: tuple[str, ...], *, recursive: bool, **given: Any) -> int:
     )
 
     def look(source: str | bytes) -> edit.Report:
-        return edit.verify(source, limits=limits)
+        if not deep:
+            return edit.verify(source, limits=limits)
+        from vcmcodec.deep import decode_symbols
+
+        return edit.verify(source, deep=True, decode_symbols=decode_symbols, limits=limits)
 
     def tell(name: str, report: edit.Report) -> bool:
         if style.json:

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vcmcodec.nn.blocks import NestedBlock, SlimmableBlock
+from vcmcodec.nn.gain import Level
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
 from vcmcodec.profiles import scene as profile
 from vcmcodec.training.coder import HyperPrior
@@ -42,6 +43,31 @@ def use_bfloat16(codec: PictureCodec, on: bool) -> None:
     for module in codec.modules():
         if isinstance(module, NestedBlock | SlimmableBlock):
             module.mixed = on
+
+
+@torch.no_grad()
+def spread_opening(run: Run, learned: Learned, crops: Tensor, recipe: SceneRecipe) -> None:
+    """Carry over to all levels what the opening taught the two around its one level.
+
+    Gains, inverse gains and table offsets of the other levels get the same change from their start
+    as those two had; level features are copied.  Without this the other levels start with the
+    steps of a transform that is no longer there.
+    """
+    start = profile.build()
+    start_at_klt(start, crops)
+    levels = learned.codec.latent.levels
+    low = Level(recipe.opening_level, levels).low
+    others = [level for level in range(levels) if level not in (low, low + 1)]
+    pairs = (
+        ("codec.gains.log_gain", start.gains.log_gain),
+        ("codec.gains.log_inverse", start.gains.log_inverse),
+        ("codec.entropy.level_index", start.entropy.level_index),
+        ("codec.entropy.level_features", start.entropy.level_features),
+    )
+    for name, first in pairs:
+        for table in (learned.get_parameter(name), run.averaged[name]):
+            change = (table[low : low + 2] - first[low : low + 2]).mean(0)
+            table[others] = first[others] + change
 
 
 def padded(image: Tensor) -> Tensor:
@@ -115,6 +141,9 @@ def train(
     mean_loss = mean_bpp = None
     last = min(recipe.steps, until or recipe.steps)
     while run.step < last:
+        if run.step == recipe.opening:
+            crops = pool.batch(KLT_CROPS, np.random.default_rng(seed))
+            spread_opening(run, learned, crops, recipe)
         plan = draw(recipe, run.step, run.random)
         images = pool.batch(recipe.batch, run.random)
         outcome = code(learned.codec, learned.prior, images, plan, noisy=True)
