@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from vcmcodec.codec import Reader as Reader
     from vcmcodec.codec import decode as decode
     from vcmcodec.codec import encode as encode
     from vcmcodec.codec import open as open
@@ -27,12 +26,13 @@ if TYPE_CHECKING:
     from vcmcodec.edit import merge as merge
     from vcmcodec.edit import verify as verify
     from vcmcodec.errors import VcmError as VcmError
+    from vcmcodec.reader import Reader as Reader
 
 _HOMES = {
     "encode": "vcmcodec.codec",
     "decode": "vcmcodec.codec",
     "open": "vcmcodec.codec",
-    "Reader": "vcmcodec.codec",
+    "Reader": "vcmcodec.reader",
     "extract": "vcmcodec.edit",
     "merge": "vcmcodec.edit",
     "verify": "vcmcodec.edit",

@@ -110,7 +110,7 @@ def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
 
 def _grey_palette(image: Image.Image) -> bool:
     palette = image.getpalette("RGB") or []
-    used = [index for _, index in image.getcolors(256) or []]
+    used: list[int] = np.unique(np.asarray(image)).tolist()
     return all(
         palette[3 * index] == palette[3 * index + 1] == palette[3 * index + 2]
         for index in used

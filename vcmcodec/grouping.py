@@ -255,8 +255,8 @@ def _majority(
 def _plan(
     ids: NDArray[np.uint8], facts: Mapping[int, tuple[str, float | None]], notes: Iterable[str]
 ) -> GroupPlan:
-    present, labels = np.unique(ids, return_inverse=True)
-    labels = labels.reshape(ids.shape).astype(np.uint8)
+    present, inverse = np.unique(ids, return_inverse=True)
+    labels = inverse.reshape(ids.shape).astype(np.uint8)
     groups = []
     for position, group_id in enumerate(int(value) for value in present):
         inside = labels == position

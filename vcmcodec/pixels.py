@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.colour import one_line, to_rgb
@@ -29,7 +29,9 @@ from vcmcodec.errors import LimitError, OutputError, PictureError, RequestError,
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Source = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | "Picture"
+    Source: TypeAlias = (
+        str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | NDArray[Any] | "Picture"
+    )
 
 
 # Pillow's readers for everything a camera, browser or scanner writes.  Left out on purpose:
@@ -150,7 +152,7 @@ def open_image(
         pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image = Image.open(io.BytesIO(data), formats=known)
-        except Image.UnidentifiedImageError as error:
+        except UnidentifiedImageError as error:
             raise PictureError("not a picture in any format that is read here") from error
         except Exception as error:  # hostile headers make Pillow raise whatever they like
             raise PictureError(f"not a readable picture ({one_line(error)})") from error
@@ -304,7 +306,12 @@ def _refuse_sequences(image: Image.Image, notes: list[str]) -> None:
 
 def _is_deep(image: Image.Image) -> bool:
     """Whether Pillow reduces 16-bit channels while decoding (it keeps the upper byte)."""
-    modes = (str(part) for tile in image.tile for part in tile if isinstance(part, str | tuple))
+    modes = (
+        str(part)
+        for tile in getattr(image, "tile", ())
+        for part in tile
+        if isinstance(part, str | tuple)
+    )
     return any(";16" in mode for mode in modes)
 
 

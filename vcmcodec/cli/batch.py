@@ -134,7 +134,7 @@ def inspect(
     """
     code = 0
     for each in inputs:
-        outcome = attempt(lambda _, each=each: look(each.source()), b"")
+        outcome = _attempt_input(look, each)
         if isinstance(outcome, Failure):
             fail(each.name, outcome, style)
             code = 1
@@ -154,6 +154,15 @@ def attempt(work: Callable[[str | bytes], Result], source: str | bytes) -> Resul
     except Exception as error:  # a bug of ours must not take a million other inputs with it
         message = f"unexpected {type(error).__name__}: {error}; please report this"
         return Failure("internal", message, traceback.format_exc())
+
+
+def _attempt_input(work: Callable[[str | bytes], Result], each: files.Input) -> Result | Failure:
+    """The same, with the reading of standard input a part of what may go wrong."""
+
+    def read_and_work(_: str | bytes) -> Result:
+        return work(each.source())
+
+    return attempt(read_and_work, b"")
 
 
 def fail(job_name: str, failure: Failure, style: Style) -> None:
@@ -222,7 +231,7 @@ def _outcomes(
     if style.workers < 2 or len(jobs) < 2:
         start_worker(style.threads)
         for job in jobs:
-            yield job, attempt(lambda _, job=job: work(job.input.source()), b"")
+            yield job, _attempt_input(work, job.input)
         return
     waiting = deque(jobs)
     while waiting:

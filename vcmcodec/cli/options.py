@@ -14,13 +14,12 @@ from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Decorator = Callable[[Command], Command]
 
 TASK_NAMES = [spec.name for spec in catalogue.TASKS]
 WIDTHS = {"0.25": 0.25, "0.5": 0.5, "1": 1.0}
 
 
-class CommaList(click.ParamType):
+class CommaList(click.ParamType[tuple[str, ...]]):
     """Several values in one option, separated by commas."""
 
     name = "list"
@@ -35,7 +34,7 @@ class CommaList(click.ParamType):
         return parts
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A number of bytes: 20000, 20k, 1.5M (powers of 1000) or 20Ki, 1Mi (of 1024)."""
 
     name = "size"
@@ -51,12 +50,12 @@ class Size(click.ParamType):
         return int(float(match[1]) * self._UNITS[match[2]])
 
 
-def inputs(metavar: str) -> Decorator[Command]:
+def inputs(metavar: str) -> Callable[[Command], Command]:
     """One or more inputs."""
     return click.argument("inputs", nargs=-1, required=True, metavar=metavar)
 
 
-def output(text: str) -> Decorator[Command]:
+def output(text: str) -> Callable[[Command], Command]:
     """Where the result goes."""
     return click.option("-o", "--output", required=True, metavar="FILE|DIR/|-", help=text)
 
@@ -117,7 +116,7 @@ def loudness(command: Command) -> Command:
     return click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")(command)
 
 
-def limits(*names: str) -> Decorator[Command]:
+def limits(*names: str) -> Callable[[Command], Command]:
     """Options that raise the limits called `names`, `max_pixels` and so on."""
 
     def decorate(command: Command) -> Command:
