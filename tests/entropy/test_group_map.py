@@ -72,6 +72,11 @@ def test_any_map_comes_back_and_the_plain_coder_agrees(case):
     assert data == plain_coders.group_map(labels, columns, count)
 
 
+def test_counts_are_halved_as_the_norm_says():
+    labels = [(x // 23 + y // 31) % 3 for y in range(70) for x in range(70)]
+    assert encode_group_map(labels, 70, 3) == plain_coders.group_map(labels, 70, 3)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=40), st.integers(1, 12), st.integers(1, 12), st.integers(1, 5))
 def test_any_bytes_are_refused_or_the_coding_of_what_they_give(data, rows, columns, count):

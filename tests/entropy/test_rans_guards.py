@@ -108,6 +108,19 @@ def test_one_symbol():
     assert int(out) == 5
 
 
+def test_the_module_never_codes_fewer_than_three_symbols(monkeypatch):
+    """Two symbols of 16 bits each are three words, written into room for two."""
+    tables = Tables((np.array([0, 1, 65536], np.int32),), np.array([0], np.int32), skip=0)
+    monkeypatch.setattr(rans, "_module", lambda: pytest.fail("the module was asked"))
+    for values in ([0], [0, 0]):
+        encoder = RansEncoder(tables)
+        encoder.push(values, [0] * len(values))
+        data = encoder.finish()
+        monkeypatch.undo()
+        assert RansDecoder(tables, data).pull([0] * len(values)).tolist() == values
+        monkeypatch.setattr(rans, "_module", lambda: pytest.fail("the module was asked"))
+
+
 @pytest.mark.parametrize("bad", [-1, 3, 2**40])
 def test_index_out_of_range(bad):
     with pytest.raises(RequestError, match="outside 0 to 2"):
