@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +29,9 @@ def work(source: str | bytes) -> Product:
         raise MemoryError
     if name == "dies":
         os._exit(9)
+    if name.startswith("forever"):
+        Path(f"{name}.pid").write_text(str(os.getpid()))
+        time.sleep(120)
     if name == "slow":
         time.sleep(0.3)
     return Product(name.upper().encode(), {"bytes": len(name)}, "fine", 4, ("odd",) * (name == "w"))
@@ -96,3 +102,32 @@ def test_what_is_there_is_replaced_refused_or_skipped(
     assert (tmp_path / "a.out").read_bytes() == content
     assert (tmp_path / "b.out").read_bytes() == b"B"
     assert ("skipped" in capsys.readouterr().err) is (existing == "skip")
+
+
+def test_an_interrupt_ends_the_workers_and_leaves_nothing(tmp_path: Path) -> None:
+    script = (
+        "import sys, test_batch; from pathlib import Path\n"
+        "jobs = test_batch.jobs(Path(), 'forever-1', 'forever-2', 'never')\n"
+        "if __name__ == '__main__':\n"
+        "    test_batch.batch.run(test_batch.work, jobs, test_batch.Style('done', workers=2))\n"
+    )
+    (tmp_path / "main.py").write_text(script)
+    here = Path(__file__).resolve()
+    paths = os.pathsep.join(map(str, (here.parent, here.parents[2])))
+    with subprocess.Popen(
+        [sys.executable, "main.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        stderr=subprocess.DEVNULL,
+    ) as parent:
+        marks = [tmp_path / f"forever-{number}.pid" for number in (1, 2)]
+        deadline = time.monotonic() + 60
+        while not all(mark.exists() and mark.read_text() for mark in marks):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        parent.send_signal(signal.SIGINT)
+        assert parent.wait(30) != 0
+    for mark in marks:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(mark.read_text()), 0)
+    assert sorted(os.listdir(tmp_path)) == ["forever-1.pid", "forever-2.pid", "main.py"]

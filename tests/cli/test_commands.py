@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run
 
+from conftest import ROOT, Run
 from vcmcodec.cli.main import COMMANDS
 from vcmcodec.cli.main import vcm as program
 
@@ -284,6 +284,35 @@ def test_colour_on_a_terminal_unless_refused(tmp_path: Path) -> None:
         seen = os.read(master, 10_000)
         os.close(master)
         assert (b"\x1b[" in seen) is coloured
+
+
+def test_a_bar_is_drawn_on_a_terminal_only(
+    vcm_process: Run, tmp_path: Path, hand_made: bytes
+) -> None:
+    import pty
+
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.vcm").write_bytes(hand_made)
+    arguments = ["extract", "a.vcm", "b.vcm", "-o", "out/", "--layer", "base"]
+    ran = vcm_process(*arguments)
+    assert ran.stdout == b""
+    assert ran.stderr.startswith("2 extracted, ")
+    master, slave = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "vcmcodec", *arguments],
+        stderr=slave,
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+    )
+    os.close(slave)
+    seen = os.read(master, 100_000).decode()
+    os.close(master)
+    assert "2/2" in seen
+    assert "2 extracted, " in seen
+    assert ended.stdout == b""
 
 
 def test_completion_scripts_are_there_for_three_shells(vcm_process: Run) -> None:
