@@ -73,6 +73,12 @@ class LatentShape:
     def channels(self) -> int:
         return sum(self.slices)
 
+    @property
+    def layer_channels(self) -> tuple[int, ...]:
+        """Channels that are known once each layer is decoded."""
+        pairs = list(zip(self.slices, self.layers, strict=True))
+        return tuple(sum(c for c, at in pairs if at <= k) for k in sorted(set(self.layers)))
+
 
 @dataclass(frozen=True)
 class CellGrid:

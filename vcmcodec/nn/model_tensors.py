@@ -18,8 +18,8 @@ from torch import Tensor
 
 from vcmcodec.entropy.cdf import Tables
 from vcmcodec.errors import WeightsError
-from vcmcodec.nn.integer import IntegerLinear
-from vcmcodec.nn.latent_model import LatentShape
+from vcmcodec.nn.integer import WEIGHT_MAX, IntegerLinear
+from vcmcodec.nn.latent_model import SCALE_COUNT, LatentShape
 from vcmcodec.nn.picture_codec import PictureCodec
 from vcmcodec.nn.transforms import TransformShape
 
@@ -121,14 +121,15 @@ def unpack(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Model:
         tables = Tables.unpack(
             {n: tensors[f"tables.{n}"].numpy() for n in ("cdf", "sizes", "offsets", "skip")}
         )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"these are not the weights of a picture codec: {error}") from error
-    codec.entropy.prove_exact()
     symbols = {
         name: value
         for name, value in tensors.items()
         if name.startswith(("entropy.", "tables.")) or name == "gains.log_gain"
     }
+    _check_symbols(codec, symbols, tables)
+    codec.entropy.prove_exact()
     found = fingerprint(symbols, latent)
     if found.hex() != metadata.get("fingerprint"):
         raise WeightsError(
@@ -137,6 +138,22 @@ def unpack(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Model:
     codec.eval().requires_grad_(False)
     codec.entropy.hold()
     return Model(codec, tables, found)
+
+
+def _check_symbols(codec: PictureCodec, symbols: dict[str, Tensor], tables: Tables) -> None:
+    """Raise WeightsError where stored numbers could not be used just as they are stored."""
+    for name, value in symbols.items():
+        if value.is_floating_point():
+            raise WeightsError(f"{name} decides symbols and must hold integers, not {value.dtype}")
+    for name, module in codec.entropy.named_modules():
+        if isinstance(module, IntegerLinear) and int(module.weight.abs().max()) > WEIGHT_MAX:
+            raise WeightsError(f"{name}: a weight is beyond {WEIGHT_MAX}")
+    wanted = SCALE_COUNT + codec.latent.hyper
+    if len(tables) != wanted:
+        raise WeightsError(f"there are {len(tables)} coding tables, {wanted} are needed")
+    widths = codec.latent.layer_channels
+    if widths != codec.transform.latent:
+        raise WeightsError(f"slices fill {widths} channels, transforms {codec.transform.latent}")
 
 
 def _tuples(fields: dict[str, object]) -> dict[str, object]:
