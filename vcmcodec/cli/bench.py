@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vcmcodec.cli import files, options, show
+from vcmcodec.cli import bench_vision, files, options, show
 
 if TYPE_CHECKING:
     from vcmcodec.evaluation.rate_distortion import RateDistortion
@@ -61,6 +61,9 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.group("bench", short_help="Measure rate, distortion, speed and memory.")
 def command() -> None:
     """Measure rate, distortion, speed and memory beside other codecs, both sides in one run."""
+
+
+command.add_command(bench_vision.command)
 
 
 @command.command("rd", short_help="Size and nearness to the original.")
@@ -117,7 +120,7 @@ def rate_distortion_command(
     """
     from vcmcodec.evaluation import report
 
-    with _telling(quiet) as progress:
+    with telling(quiet) as progress:
         subject, rivals = _sides(asked)
         result, structure = _measure(folder, subject, rivals, asked, progress)
         if plot is not None:
@@ -131,7 +134,7 @@ def rate_distortion_command(
 
         tables += structure_tables(structure)
         facts["structure"] = structure
-    _finish(facts, tables, json_target)
+    finish(facts, tables, json_target)
 
 
 @command.command("speed", short_help="Time, and multiplications a pixel.")
@@ -156,7 +159,7 @@ def speed_command(
     from vcmcodec.evaluation import corpora, speed
 
     named = corpora.photo(768, 512) if picture is None else corpora.read_picture(picture)
-    with _telling(quiet) as progress:
+    with telling(quiet) as progress:
         result = speed.run(
             named,
             threads=threads,
@@ -165,7 +168,7 @@ def speed_command(
             model=model,
             progress=progress,
         )
-    _finish({"speed": result}, speed.tables(result), json_target)
+    finish({"speed": result}, speed.tables(result), json_target)
 
 
 @command.command("scale", short_help="Time and memory over the size of a picture.")
@@ -184,11 +187,11 @@ def scale_command(
     """Time and peak memory over the size of a picture, each in a fresh process."""
     from vcmcodec.evaluation import scale
 
-    with _telling(quiet) as progress:
+    with telling(quiet) as progress:
         result = scale.run(
             megapixels, threads=threads, quality=quality, model=model, progress=progress
         )
-    _finish({"scale": result}, (scale.table(result),), json_target)
+    finish({"scale": result}, (scale.table(result),), json_target)
 
 
 @command.command("oddities", short_help="Pictures unlike any photograph.")
@@ -202,11 +205,11 @@ def oddities_command(
     from vcmcodec.evaluation.subject import Subject
     from vcmcodec.evaluation.timing import torch_threads
 
-    with _telling(quiet) as progress, torch_threads(threads):
+    with telling(quiet) as progress, torch_threads(threads):
         result = oddities.run(
             quality=quality, threads=threads, subject=Subject(model=model), progress=progress
         )
-    _finish({"oddities": result}, (oddities.table(result),), json_target)
+    finish({"oddities": result}, (oddities.table(result),), json_target)
 
 
 def _sides(asked: dict[str, Any]) -> tuple[Subject, tuple[Rival, ...]]:
@@ -277,7 +280,7 @@ def _page(
 
 
 @contextmanager
-def _telling(quiet: bool) -> Iterator[Callable[[str], None]]:
+def telling(quiet: bool) -> Iterator[Callable[[str], None]]:
     """Show what is being measured, on standard error where that is a terminal."""
     console = show.console(stderr=True)
     if quiet or not console.is_terminal:
@@ -287,7 +290,7 @@ def _telling(quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda line: status.update(show.printable(line))
 
 
-def _finish(facts: dict[str, Any], tables: Any, json_target: str | None) -> None:
+def finish(facts: dict[str, Any], tables: Any, json_target: str | None) -> None:
     """Print the tables and write the JSON."""
     from vcmcodec.evaluation.report import to_json
 

@@ -25,11 +25,13 @@ from vcmcodec.errors import VcmError
 COMMANDS = (
     ("encode", "encode", "Write pictures as .vcm files."),
     ("decode", "decode", "Write .vcm files, or parts of them, as pictures."),
+    ("analyze", "analyze", "Say what is in pictures: objects, classes, areas."),
     ("info", "info", "Show what is in a file: layers, groups, tasks, and the bytes of each."),
     ("extract", "extract", "Copy a part of a file: tasks, layers, groups; no network is run."),
     ("merge", "merge", "Put parts of a file together again."),
     ("verify", "verify", "Check that files are whole and undamaged."),
     ("models", "models", "List the models that are installed."),
+    ("train", "train", "Teach the networks again, from pictures."),
     ("bench", "bench", "Measure rate, distortion, speed and memory."),
 )
 
@@ -68,14 +70,13 @@ class CommandTable(click.Group):
         prog_name: str | None = None,
         complete_var: str | None = None,
         standalone_mode: bool = True,
-        windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
         """Run one command line; as `click.Group.main`, with this program's exit codes."""
         with contextlib.suppress(ValueError):  # only the main thread may set handlers
             signal.signal(signal.SIGTERM, _leave_cleanly)
         try:
-            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            code = super().main(args, prog_name, complete_var, False, **extra)
             sys.stdout.flush()
         except click.ClickException as error:
             error.show()

@@ -62,27 +62,26 @@ class VisionRecipe:
         config: shape of the network.
     """
 
-    steps: int = 9300
+    steps: int = 6800
     phases: tuple[Phase, ...] = (
-        Phase(4000, 192, 12),
-        Phase(7000, 256, 10),
-        Phase(8600, 320, 8),
-        Phase(10**9, 384, 6),
+        Phase(3200, 192, 12),
+        Phase(5200, 256, 10),
+        Phase(10**9, 320, 8),
     )
     rate: float = 1.5e-3
     warmup: int = 400
-    decay: float = 0.25
+    decay: float = 0.3
     weight_decay: float = 0.03
     clip: float = 10.0
     ema: float = 0.998
-    mosaic: float = 0.4
-    zoom: tuple[float, float] = (0.7, 2.0)
+    mosaic: float = 0.15
+    zoom: tuple[float, float] = (0.8, 1.8)
     teach: tuple[float, float] = (4.0, 1.5)
-    detection: float = 1.0
-    box: float = 2.0
+    detection: float = 0.6
+    box: float = 2.5
     segmentation: float = 1.0
     soft: float = 1.0
-    presence: float = 0.25
+    presence: float = 0.12
     seed: int = 1
     config: VisionConfig = field(default_factory=VisionConfig)
 
@@ -328,3 +327,19 @@ def with_steps(recipe: VisionRecipe, steps: int) -> VisionRecipe:
         for phase in recipe.phases
     )
     return replace(recipe, steps=steps, phases=phases)
+
+
+def with_batches(recipe: VisionRecipe, scale: float) -> VisionRecipe:
+    """The recipe with every batch `scale` times as large and the step size by its root."""
+    phases = tuple(replace(p, size=max(1, round(p.size * scale))) for p in recipe.phases)
+    return replace(recipe, phases=phases, rate=recipe.rate * math.sqrt(scale))
+
+
+def load_average(path: Path) -> tuple[VisionNetwork, int]:
+    """The averaged network of a checkpoint, and the step that it was written at."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    config = dict(state["recipe"]["config"])
+    config["blocks"] = tuple(config["blocks"])
+    network = VisionNetwork(VisionConfig(**config))
+    network.load_state_dict(state["average"])
+    return network.eval(), int(state["step"])

@@ -10,12 +10,10 @@ Only teachers under a permissive licence are opened (`TEACHERS`).
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vcmcodec.errors import RequestError
+from vcmcodec.evaluation.teachers import VOC_IN_COCO, load_taps
 from vcmcodec.training.blobs import BlobWriter
 from vcmcodec.training.vision_pictures import Sample, decode_all, read_samples
 
@@ -33,8 +31,6 @@ TEACHERS = {
     "mobilenet": "mobilenetv2-imagenet.pth",
 }
 LONGER = {"yolox": 416, "deeplab": 512, "mobilenet": 352}  # input size, pixels
-# COCO class index of each of VOC's 20 classes, in VOC order
-VOC_IN_COCO = (4, 1, 14, 8, 39, 5, 2, 15, 56, 19, 60, 16, 17, 3, 0, 58, 18, 57, 6, 62)
 PSEUDO_SCORE = 0.1
 PSEUDO_OVERLAP = 0.65
 
@@ -71,18 +67,6 @@ MAPS = {
     "deeplab_back16d": MapSpec("deeplab", "back16d", 128, 16, 0.0),
     "deeplab_logits": MapSpec("deeplab", "logits", 0, 16, 0.0),
 }
-
-
-def load_taps(folder: Path) -> ModuleType:
-    """Import `taps.py`, which runs the teachers, from the folder that holds them."""
-    path = folder / "taps.py"
-    spec = importlib.util.spec_from_file_location("vcm_teacher_taps", path)
-    if not path.exists() or spec is None or spec.loader is None:
-        raise RequestError(f"no taps.py in {folder}: the teachers are needed for training")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 class TeacherPanel:

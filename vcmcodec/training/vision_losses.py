@@ -11,6 +11,7 @@ from vcmcodec.training.vision_cache import MAPS
 from vcmcodec.vision.network import VisionConfig, VisionOutput
 from vcmcodec.vision.tasks.detection import flatten_levels
 
+FOREGROUND = 2.0  # weight of a pixel that is not background
 TOP_CELLS = 10  # cells an object may claim; TOOD, Feng et al. 2021, takes 13
 # student feature that learns each teacher map; deeplab's logits teach the segmentation head
 DISTILLED = {
@@ -111,7 +112,11 @@ def assign(
 
 
 def detection_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(class loss, box loss): varifocal and generalised IoU, over the sum of wanted scores."""
+    """(class loss, box loss): cross-entropy and generalised IoU, over the sum of wanted scores.
+
+    Focal weights were tried and dropped: negatives then teach so little in a short run that all
+    large cells of a picture keep the same scores.
+    """
     assert output.class_logits is not None
     assert output.distances is not None
     logits, boxes, centres, strides = flatten_levels(
@@ -119,7 +124,6 @@ def detection_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tensor]:
     )
     wanted = torch.zeros_like(logits)
     weight = _negative_weights(batch, output.class_logits)[:, :, None].repeat(1, 1, logits.shape[2])
-    weight = weight * 0.75 * logits.detach().sigmoid() ** 2
     box_loss, total = logits.new_zeros(()), logits.new_zeros(())
     probabilities = logits.detach().sigmoid()
     for i in range(len(logits)):
@@ -134,8 +138,7 @@ def detection_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tensor]:
         cell = (owner >= 0).nonzero()[:, 0]
         mine, worth = owner[cell], trust[solid][owner[cell]]
         wanted[i, cell, labels[solid][mine]] = quality[cell]
-        # a cell that misses its object still has to learn it: at least a little weight
-        weight[i, cell, labels[solid][mine]] = quality[cell].clamp(min=0.05) * worth
+        weight[i, cell, labels[solid][mine]] = worth
         share = quality[cell] * worth
         box_loss = (
             box_loss
@@ -170,8 +173,10 @@ def segmentation_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tenso
     logits = output.segmentation.float()
     fine = functional.interpolate(logits, scale_factor=2, mode="bilinear")
     truth = batch.mask[:, 2::4, 2::4].long()
-    known = (truth != 255).sum().clamp(min=1)
-    true_loss = functional.cross_entropy(fine, truth, ignore_index=255, reduction="sum") / known
+    balance = logits.new_full((logits.shape[1],), FOREGROUND)
+    balance[0] = 1.0
+    true_loss = functional.cross_entropy(fine, truth, balance, ignore_index=255, reduction="sum")
+    true_loss = true_loss / balance[truth[truth != 255]].sum().clamp(min=1)
     teacher = batch.maps["deeplab_logits"].log_softmax(1)
     divergence = functional.kl_div(
         logits.log_softmax(1), teacher, reduction="none", log_target=True
@@ -186,10 +191,13 @@ def presence_loss(output: VisionOutput, batch: Batch) -> Tensor:
     assert output.presence is not None
     logits = output.presence
     target, weight = torch.zeros_like(logits), torch.ones_like(logits)
-    weight *= batch.negatives.flatten(1).amin(1)[:, None] ** 2
+    # "there" and "not there" weigh alike, or the probabilities would be too high; but where
+    # nothing is known of what is not there, a little is learnt from what is
+    known = batch.negatives.flatten(1).amin(1)
+    weight *= known[:, None]
     for i, (labels, trust) in enumerate(zip(batch.labels, batch.trust, strict=True)):
         weight[i, labels[trust == 0]] = 0
         target[i, labels[trust > 0]] = 1
-        weight[i, labels[trust > 0]] = 1
+        weight[i, labels[trust > 0]] = known[i].clamp(min=0.2)
     loss = functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum")
     return loss / weight.sum().clamp(min=1) * 20

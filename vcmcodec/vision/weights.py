@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 
 from vcmcodec.errors import WeightsError
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
@@ -40,31 +40,34 @@ class VisionModel:
     facts: Mapping[str, Any]
 
 
-def save(
+def pack(
     network: VisionNetwork,
-    path: Path,
     *,
     labels: tuple[str, ...],
     longer_side: int,
     facts: Mapping[str, Any] | None = None,
-) -> None:
-    """Write a copy of the network, folded; the network itself is not changed."""
+) -> bytes:
+    """The bytes of a weight file for a network, folded; the network itself is not changed."""
     folded = deepcopy(network).cpu().fold()
-    tensors = {}
-    for name, value in folded.state_dict().items():
-        half = value.dim() == 4 and min(value.shape[:2]) > 0 and name.endswith("weight")
-        tensors[name] = value.contiguous().to(torch.float16 if half else torch.float32)
+    tensors = {
+        name: value.contiguous().to(torch.float16 if _is_kernel(name, value) else torch.float32)
+        for name, value in folded.state_dict().items()
+    }
     about = {
         "config": asdict(network.config),
         "labels": list(labels),
         "longer_side": longer_side,
         "facts": dict(facts or {}),
     }
-    save_file(tensors, str(path), {"format": FORMAT, "vision": json.dumps(about)})
+    return serialize(tensors, {"format": FORMAT, "vision": json.dumps(about, sort_keys=True)})
+
+
+def _is_kernel(name: str, value: torch.Tensor) -> bool:
+    return name.endswith("weight") and value.dim() == 4
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> VisionModel:
-    """Read a network that `save` wrote.
+    """Read a network that `pack` made.
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind.

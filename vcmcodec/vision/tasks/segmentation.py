@@ -26,12 +26,12 @@ def decode_label_map(logits: Tensor, geometry: InputGeometry, stride: int = 8) -
     fine = functional.interpolate(logits[None].float(), whole, mode="bilinear")
     fine = fine[:, :, : geometry.scaled_height, : geometry.scaled_width]
     if (geometry.scaled_height, geometry.scaled_width) != (geometry.height, geometry.width):
-        return _argmax_at(fine[0], geometry.height, geometry.width)
+        return scaled_argmax(fine[0], geometry.height, geometry.width)
     labels: np.ndarray = fine[0].argmax(0).to(torch.uint8).cpu().numpy()
     return labels
 
 
-def _argmax_at(logits: Tensor, height: int, width: int, rows: int = 256) -> np.ndarray:
+def scaled_argmax(logits: Tensor, height: int, width: int, rows: int = 256) -> np.ndarray:
     """Argmax of the bilinearly scaled logits, in strips, so that memory stays small."""
     out = np.empty((height, width), np.uint8)
     x = ((torch.arange(width, device=logits.device) + 0.5) * (2 / width) - 1)[None]

@@ -1,0 +1,124 @@
+"""`vcm train vision`: teach the reference vision network, and write its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from vcmcodec.cli import show
+from vcmcodec.cli.training_view import training_view
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command("vision", short_help="The vision network.")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with voc-train*.json and their tars, and train-photos-*.tar.",
+)
+@click.option(
+    "--teachers",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the teachers and taps.py.  [default: teachers/ in the data folder]",
+)
+@click.option(
+    "--cache",
+    type=_FOLDER,
+    help="What the teachers see in each picture, 5.3 GB, made once.  [default: RUN/cache]",
+)
+@click.option(
+    "--run",
+    "folder",
+    required=True,
+    type=_FOLDER,
+    help="Where the run lives: checkpoint, log, TensorBoard files.  A run that is there goes on.",
+)
+@click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
+@click.option("--batch-scale", type=click.FloatRange(0.1), default=1.0, show_default=True,
+              help="Factor on every batch size and (its root) on the step size.")  # fmt: skip
+@click.option("--minutes", type=click.FloatRange(0.01), help="Stop, and save, after so long.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True,
+              help="Processes that prepare batches; 0: this one does.")  # fmt: skip
+@click.option(
+    "--export",
+    "target",
+    type=_FOLDER,
+    help="At the end write the averaged weights to this folder and enter them in its manifest.",
+)
+@click.option("--model", default="vision-1", show_default=True, help="Name of the exported model.")
+@click.option("--size", type=click.IntRange(32), default=416, show_default=True,
+              help="Longer side that the exported model looks at, in pixels.")  # fmt: skip
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def command(
+    data: Path, teachers: Path | None, cache: Path | None, folder: Path, *, steps: int | None,
+    batch_scale: float, minutes: float | None, seed: int, device: str, threads: int, workers: int,
+    target: Path | None, model: str, size: int, quiet: bool,
+) -> int:  # fmt: skip
+    r"""Teach the vision network by labels and by three permissively licensed teachers.
+
+    \b
+      vcm train vision --data data/ --run runs/vision
+      vcm train vision --data data/ --run runs/vision --minutes 9 --device cuda --workers 14
+      vcm train vision --data data/ --run runs/vision --export weights/
+
+    The same command goes on where the run stopped, to the step; one that has reached its last
+    step only exports.  Ctrl-C saves before it stops.
+    """
+    import torch
+
+    from vcmcodec.training import vision, vision_cache, vision_export
+
+    torch.set_num_threads(threads)
+    recipe = dataclasses.replace(vision.VisionRecipe(), seed=seed)
+    if steps is not None:
+        recipe = vision.with_steps(recipe, steps)
+    if batch_scale != 1.0:
+        recipe = vision.with_batches(recipe, batch_scale)
+    cache = cache or folder / "cache"
+    if not (cache / "pictures.json").exists():
+        if not quiet:
+            show.say(f"showing the training pictures to the teachers once: {cache}")
+        vision_cache.build(data, teachers or data / "teachers", cache, threads)
+    with training_view(recipe.steps, quiet) as view:
+        last = vision.train_vision(
+            recipe, data, cache, folder, device=device, workers=workers, minutes=minutes,
+            report=_Reporter(view), should_stop=_stop_on_signal(),
+        )  # fmt: skip
+    if target is not None:
+        vision_export.export(last, target, model, longer_side=size)
+    return 0
+
+
+class _Reporter:
+    """Hands a step's means to the view, and says a warning once."""
+
+    def __init__(self, view: object) -> None:
+        self._view, self._said = view, set[str]()
+
+    def __call__(self, step: int, means: dict[str, float], warnings: list[str]) -> None:
+        self._view({"step": step, **means})  # type: ignore[operator]
+        for warning in warnings:
+            if warning not in self._said:
+                self._said.add(warning)
+                show.complain(f"warning: step {step}: {warning}", colour="yellow")
+
+
+def _stop_on_signal() -> object:
+    stopped: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        signal.signal(number, signal.SIG_DFL)  # the second one ends it on the spot
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
+    return lambda: bool(stopped)
