@@ -62,7 +62,7 @@ def tree(name: str, seen: Description) -> Tree:
         text = Text(head, style="bold")
         if num_bytes is not None:
             facts = (show.size(num_bytes), show.share(num_bytes, seen.num_bytes), *facts)
-        return text.append("  " + "  ".join(fact for fact in facts if fact), style="not bold")
+        return text.append("".join(f"  {fact}" for fact in facts if fact), style="not bold")
 
     root = Tree(line(show.printable(name), show.size(seen.num_bytes), _bpp(seen.bpp)))
     kind = ("grey" if seen.grey else "colour") + (", redacted" if seen.redacted else "")

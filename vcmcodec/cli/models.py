@@ -28,12 +28,13 @@ def command(*, as_json: bool) -> int:
         )
         return 1
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for title in ("model", "profile", "tasks", "bytes", "fingerprint", "licence", "file"):
         table.add_column(title, overflow="fold")
     for model in found:
-        table.add_row(
+        cells = (
             model.id + (" (default)" if model.default else ""),
             model.profile,
             ", ".join(model.tasks),
@@ -42,5 +43,6 @@ def command(*, as_json: bool) -> int:
             model.licence,
             str(model.path),
         )
+        table.add_row(*map(Text, cells))  # as Text: rich would take [brackets] for markup
     show.rich_print(table)
     return 0

@@ -67,8 +67,8 @@ def console(stderr: bool = False) -> Console:
             raise BrokenPipeError  # rich would end the program by itself, with another exit code
 
     stream = sys.stderr if stderr else sys.stdout
-    # Off a terminal rich assumes 80 columns and would fold long names.
-    return Console(stderr=stderr, width=None if stream.isatty() else 160, highlight=False)
+    # Off a terminal rich assumes 80 columns and would fold long names and paths.
+    return Console(stderr=stderr, width=None if stream.isatty() else 1000, highlight=False)
 
 
 class Progress(Protocol):
