@@ -103,6 +103,30 @@ class IntegerLinear(nn.Module):
                 f"{name}: a sum of up to {float(worst.max()):.0f} is not exact in float32"
             )
 
+    def begin(self, x: Tensor) -> Tensor:
+        """The sum over the first columns alone, for an `end` with the others; after `hold`.
+
+        Integers may be added in any order, so a part of the sum that several calls share can be
+        formed once.
+        """
+        assert self._held is not None
+        return F.linear(x, self._held[0][:, : x.shape[1]])
+
+    def end(self, begun: Tensor, x: Tensor | None) -> Tensor:
+        """Finish what `begin` began; x holds the last columns, None for zeros."""
+        assert self._held is not None
+        weight, bias = self._held
+        if x is None:
+            total = begun + bias
+        else:
+            total = F.linear(x, weight[:, -x.shape[1] :], bias).add_(begun)
+        return total.floor_().clamp_(self.low, self.limit)
+
+    @property
+    def held(self) -> bool:
+        """Whether `hold` was called."""
+        return self._held is not None
+
     def forward(self, x: Tensor) -> Tensor:
         if self._held is not None:
             return F.linear(x, *self._held).floor_().clamp_(self.low, self.limit)

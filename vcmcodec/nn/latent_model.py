@@ -138,25 +138,33 @@ class SliceModel(nn.Module):
         )
 
     def context(self, hyper: Tensor, before: Tensor | None, grid: CellGrid) -> Tensor:
-        """What is known of every cell before this slice; `before` is companded, (cells, 2n)."""
-        if before is None:
-            return hyper
-        around = self.around(gather(self.narrow(before), grid.neighbours))
-        return torch.cat([hyper, self.point(before), around], 1)
+        """What is known of every cell before this slice; `before` is companded, (cells, 2n).
+
+        In use it is already summed into the first layer, since all phases share it.
+        """
+        known = hyper
+        if before is not None:
+            around = self.around(gather(self.narrow(before), grid.neighbours))
+            known = torch.cat([hyper, self.point(before), around], 1)
+        return self.first.begin(known) if self.first.held else known
 
     def parameters(
         self, context: Tensor, own: Tensor | None, rows: Tensor, grid: CellGrid
     ) -> tuple[Tensor, Tensor]:
         """Mean in 1/16 steps and offset of the table index, (rows, channels) each."""
-        known = context[rows]
-        if own is None:
-            seen = known.new_zeros(len(rows), self.OWN)
-        else:
+        seen = None
+        if own is not None:
             own_parts = [self.own_narrow(own), own[:, : self.direct]]
             own_parts.append(own[:, self.channels : self.channels + self.direct])
             seen = self.own(gather(torch.cat(own_parts, 1), grid.neighbours[rows]))
-        out = self.last(self.second(self.first(torch.cat([known, seen], 1))))
-        mean, scale = out.chunk(2, 1)
+        known = context[rows]
+        if self.first.held:
+            hidden = self.first.end(known, seen)
+        else:
+            if seen is None:
+                seen = known.new_zeros(len(rows), self.OWN)
+            hidden = self.first(torch.cat([known, seen], 1))
+        mean, scale = self.last(self.second(hidden)).chunk(2, 1)
         return mean, floor_through((scale + VALUE_UNIT / 2) / VALUE_UNIT)
 
 
