@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageColor
@@ -17,9 +18,12 @@ from vcmcodec.bitstream.header import Group, Header
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.bitstream.ranges import ByteSource
 from vcmcodec.edit import read_group_map
-from vcmcodec.errors import RequestError, TruncatedError
+from vcmcodec.errors import FormatError, RequestError, TruncatedError
 from vcmcodec.models import load_model
 from vcmcodec.sources import Openable, open_source
+
+if TYPE_CHECKING:
+    from vcmcodec.profiles import scene
 
 CODED = (Kind.LATENT, Kind.REFINEMENT, Kind.DIGEST)
 TRANSPARENT = "transparent"
@@ -192,12 +196,13 @@ class Reader:
         profiles = self.container.find(Kind.ICC)[:1] if top > LayerId.BASE else ()
         data = self.container.fetch([*maps, *choice.entries, *profiles], whole_only=True)
         labels = self._labels(data[maps[0]] if maps else None)
+        rates = {info.layer: info.rate_level for info in header.layers}
+        levels = scene.Levels(rates[LayerId.BASE], rates.get(LayerId.MID))
+        self._check_runs(choice, labels, levels)
         model = load_model(profile.name, fingerprint=header.fingerprint, device=device)
         rgb = np.zeros((header.height, header.width, 3), np.uint8)
         there = np.zeros(labels.shape, bool)
         position_of = {group: k for k, group in enumerate(header.group_ids)}
-        rates = {info.layer: info.rate_level for info in header.layers}
-        levels = scene.Levels(rates[LayerId.BASE], rates.get(LayerId.MID))
         for layer in sorted(set(choice.layers.values())):
             chosen = {k for k, at in choice.layers.items() if at == layer}
             runs = {
@@ -298,6 +303,33 @@ class Reader:
         if data is None:
             return np.zeros(shape, np.int64)
         return np.array(read_group_map(self.container, data), np.int64).reshape(shape)
+
+    def _check_runs(self, choice: _Choice, labels: np.ndarray, levels: scene.Levels) -> None:
+        """Hold the runs of the groups that are decoded against those that the norm asks for.
+
+        A run that is not there would leave its cells at zero, and nobody would notice.
+        """
+        from vcmcodec.profiles.tiles import tiles
+
+        ids = self.header.group_ids
+        wanted: set[tuple[int, int, int, int]] = set()
+        for number, where in enumerate(tiles(labels.shape, self.header.tile)):
+            for position in set(np.unique(labels[where.slices]).tolist()) & set(choice.layers):
+                top = choice.layers[position]
+                runs = [(Kind.LATENT, layer) for layer in range(top + 1)]
+                if levels.refined and top > LayerId.BASE:
+                    runs.append((Kind.REFINEMENT, LayerId.MID))
+                wanted |= {(kind, layer, ids[position], number) for kind, layer in runs}
+        found = {
+            (e.kind, int(e.layer), e.group, e.tile) for e in choice.entries if e.kind != Kind.DIGEST
+        }
+        for kind, layer, group, tile in sorted(wanted ^ found):
+            state = "is missing" if (kind, layer, group, tile) in wanted else "has no place"
+            raise FormatError(
+                "directory",
+                f"{Kind(kind).name.lower()} of layer {LayerId(layer).name.lower()},"
+                f" group {group}, tile {tile} {state}",
+            )
 
 
 def _colour(background: str | tuple[int, int, int] | None) -> tuple[int, int, int] | None:
