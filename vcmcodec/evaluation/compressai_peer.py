@@ -12,6 +12,7 @@ codec calls them.  Nothing is declared where the real ones load.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,10 @@ class Mbt2018Mean:
     def __init__(self) -> None:
         declare_torchvision_operators()
         try:
-            from compressai.zoo import mbt2018_mean
+            with warnings.catch_warnings():
+                # Its imports use what torch and others deprecate; none of it is ours to mend.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                from compressai.zoo import mbt2018_mean
         except (ImportError, RuntimeError) as error:
             raise RequestError(f"CompressAI cannot be imported: {error}") from error
         self.model = mbt2018_mean(quality=3, pretrained=False).eval()
@@ -75,14 +79,14 @@ class Mbt2018Mean:
         height, width = rgb.shape[:2]
         padded = np.pad(rgb, ((0, -height % 64), (0, -width % 64), (0, 0)), mode="edge")
         scaled = padded.astype(np.float32).transpose(2, 0, 1)[None] / 255.0
-        with torch.inference_mode():
+        with torch.no_grad():
             return dict(self.model.compress(torch.from_numpy(scaled)))
 
     def decompress(self, coded: dict[str, Any]) -> Pixels:
         """Return the padded picture, (H, W, 3) uint8."""
         import torch
 
-        with torch.inference_mode():
+        with torch.no_grad():
             picture = self.model.decompress(coded["strings"], coded["shape"])["x_hat"]
             samples = (picture[0] * 255.0).round().to(torch.uint8).permute(1, 2, 0)
             return np.asarray(samples)

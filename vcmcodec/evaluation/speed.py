@@ -239,6 +239,7 @@ def tables(result: Speed) -> tuple[Table, ...]:
         tuple(
             (row.operation, part.part, f"{part.kmacs_per_pixel:.3f}")
             for row in result.rows
+            if not row.operation.startswith(PEER)
             for part in row.parts
         ),
         (("Convolutions and matrix products that ran, counted by torch; "
