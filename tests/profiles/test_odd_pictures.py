@@ -1,0 +1,148 @@
+"""Pictures of any size and form go through and come back as what they were."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from photographs import coffee, photograph, psnr
+from PIL import Image, ImageCms
+
+from vcmcodec.codec import EncodeOptions, decode, encode, encode_picture
+from vcmcodec.codec import open as open_file
+from vcmcodec.errors import LimitError, PictureError, RequestError
+
+SIZES = [(1, 1), (1, 400), (400, 1), (2, 2), (15, 17), (16, 16), (17, 16), (16, 17), (31, 33),
+         (48, 1), (9, 129)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_any_size_comes_back(height: int, width: int) -> None:
+    rgb = photograph("chelsea", 300, 451)[-height:, -width:].copy()
+    rgb = np.ascontiguousarray(np.resize(rgb, (height, width, 3)))
+    for options in ({"quality": 90}, {"quality": 90, "base_quality": 0}, {"tasks": ["detection"]}):
+        file = encode(rgb, **options)
+        with open_file(file) as reader:
+            assert (reader.header.height, reader.header.width) == (height, width)
+            image = reader.decode()
+        assert image.size == (width, height)
+        assert image.mode == "RGB"
+        assert np.asarray(image).shape == rgb.shape
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 200), (17, 16), (33, 31)])
+def test_small_pictures_look_like_themselves(height: int, width: int) -> None:
+    """Padding repeats the edge: a picture of a pixel is not dragged towards black."""
+    rgb = photograph("rocket", height, width, 100, 150)
+    fine = np.asarray(decode(encode(rgb, quality=80)))
+    assert psnr(fine, rgb) > 25
+
+
+def test_padding_is_not_paid_for() -> None:
+    """A picture one pixel over a cell costs little more than the cell."""
+    rgb = photograph("coffee", 97, 97, 120, 200)
+    assert len(encode(rgb, quality=50)) < 1.3 * len(encode(rgb[:96, :96], quality=50)) + 20
+
+
+@pytest.mark.parametrize("tasks", [None, ["detection"]])
+def test_grey_comes_back_grey(tasks: list[str] | None) -> None:
+    grey = coffee().mean(-1).astype(np.uint8)
+    file = encode(grey, tasks=tasks, quality=70)
+    with open_file(file) as reader:
+        assert reader.header.grey
+        image = reader.decode()
+        assert image.mode == "L"
+        assert image.size == (97, 131)
+        if tasks is None:
+            assert psnr(np.asarray(image), grey) > 22
+        assert reader.decode(background="black").mode == "L"
+    cells = np.zeros((9, 7), np.uint8)
+    cells[2:5] = 1
+    part = encode(grey, groups=cells)
+    assert decode(part, groups=[1], background="grey").mode == "L"
+    assert decode(part, groups=[1], background="red").mode == "RGB"
+    assert decode(part, groups=[1]).mode == "LA"
+
+
+def png(image: Image.Image, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "png", **options)
+    return file.getvalue()
+
+
+def test_a_colour_profile_comes_back_to_people() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    source = png(Image.fromarray(coffee()), icc_profile=profile)
+    for options in ({}, {"tasks": ["human"]}):
+        assert decode(encode(source, **options)).info["icc_profile"] == profile
+    assert "icc_profile" not in decode(encode(source, tasks=["segmentation"])).info
+    assert "icc_profile" not in decode(encode(coffee())).info
+
+
+def test_alpha_is_dropped_with_a_warning() -> None:
+    image = Image.fromarray(coffee())
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    made = encode_picture(png(image))
+    assert any("alpha" in warning or "transparen" in warning for warning in made.warnings)
+    assert decode(made.data).mode == "RGB"
+    assert not encode_picture(png(Image.fromarray(coffee()))).warnings
+
+
+def test_backgrounds() -> None:
+    rgb = photograph("astronaut", 48, 64, 30, 150)
+    cells = np.zeros((3, 4), np.uint8)
+    cells[1, 1] = 9
+    file = encode(rgb, groups=cells)
+    whole = np.asarray(decode(file))
+    for background, value in (("red", (255, 0, 0)), ((1, 2, 3), (1, 2, 3)), ("#0a0b0c", (10, 11, 12))):  # noqa: E501
+        image = np.array(decode(file, groups=[9], background=background))
+        assert np.array_equal(image[16:32, 16:32], whole[16:32, 16:32])
+        image[16:32, 16:32] = value
+        assert (image == value).all()
+    with open_file(file) as reader:
+        decoded = reader.inspect(groups="9")
+        assert decoded.groups == (9,)
+        assert decoded.absent == pytest.approx(11 / 12)
+    with pytest.raises(RequestError, match="no colour"):
+        decode(file, groups=[9], background="nonsense")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": -0.1}, {"quality": 100.1}, {"quality": float("nan")}, {"base_quality": 101},
+        {"quality": 20, "base_quality": 30}, {"tasks": []}, {"tasks": ["nonsense"]},
+        {"profile": "nonsense"}, {"target_size": 1000, "target_bpp": 1.0},
+        {"target_size": 1000, "quality": 3}, {"target_size": 0}, {"target_bpp": -1},
+        {"target_bpp": float("nan")}, {"device": "nonsense"},
+        {"groups": np.zeros((3, 3), np.uint8)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_that_cannot_be_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(RequestError):
+        encode(coffee(40, 60), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("asked", [{"width": 0.3}, {"groups": ["nobody"]}, {"groups": []},
+                                   {"groups": 7}, {"device": "nonsense"}], ids=str)  # fmt: skip
+def test_requests_that_cannot_be_are_refused(asked: dict[str, object]) -> None:
+    file = encode(coffee(40, 60))
+    with pytest.raises(RequestError):
+        decode(file, **asked)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="up to 0.25 only"):
+        decode(encode(coffee(40, 60), tasks=["detection"]), width=0.5)
+
+
+def test_what_is_no_picture_is_refused() -> None:
+    from vcmcodec.bitstream.limits import Limits
+
+    for bad in (b"", b"text", np.zeros((0, 3, 3), np.uint8), np.zeros((3, 3, 3), np.float32)):
+        with pytest.raises(PictureError):
+            encode(bad)
+    with pytest.raises(LimitError, match="max-pixels"):
+        encode_picture(coffee(40, 60), EncodeOptions(), limits=Limits(max_pixels=2399))
+    file = encode(coffee(40, 60))
+    with pytest.raises(LimitError, match="max-pixels"):
+        decode(file, limits=Limits(max_pixels=2399))
