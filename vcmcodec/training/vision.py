@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vcmcodec.errors import RequestError
 from vcmcodec.training.loop import Log, TrainingError
+from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.vision_batches import Batch, VisionBatches
 from vcmcodec.training.vision_losses import (
     Distillation,
@@ -48,7 +49,7 @@ class VisionRecipe:
     Attributes:
         steps: length of the run.
         phases: view sizes, small first: small views teach most a second.
-        rate: AdamW's step size in the stable part.
+        rate: step size in the stable part.
         warmup: steps of linear growth.
         decay: share of the steps in which the rate falls to zero (half a cosine).
         weight_decay: on convolution weights.
@@ -62,10 +63,10 @@ class VisionRecipe:
         config: shape of the network.
     """
 
-    steps: int = 6800
+    steps: int = 6000
     phases: tuple[Phase, ...] = (
-        Phase(3200, 192, 12),
-        Phase(5200, 256, 10),
+        Phase(3600, 192, 16),
+        Phase(5200, 256, 12),
         Phase(10**9, 320, 8),
     )
     rate: float = 1.5e-3
@@ -111,17 +112,10 @@ class VisionTrainer:
         self.distillation = Distillation(recipe.config).to(
             device, memory_format=torch.channels_last
         )
-        self.optimiser = torch.optim.AdamW(self._parameter_groups(), lr=recipe.rate)
+        self.optimiser = MuonAdamW(
+            parameter_groups(self.network, self.distillation, recipe.weight_decay), recipe.rate
+        )
         self.seconds = 0.0
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        named = [*self.network.named_parameters(), *self.distillation.named_parameters()]
-        matrices = [p for _, p in named if p.dim() > 1]
-        vectors = [p for _, p in named if p.dim() <= 1]
-        return [
-            {"params": matrices, "weight_decay": self.recipe.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Each loss of one batch, weighted; their sum is what is minimised."""

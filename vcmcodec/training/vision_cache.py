@@ -57,9 +57,6 @@ class MapSpec:
 
 MAPS = {
     "yolox_back8": MapSpec("yolox", "back8", 32, 8),
-    "yolox_back16": MapSpec("yolox", "back16", 96, 16),
-    "yolox_back32": MapSpec("yolox", "back32", 160, 32),
-    "yolox_neck8": MapSpec("yolox", "neck8", 48, 8),
     "yolox_neck16": MapSpec("yolox", "neck16", 96, 16),
     "yolox_neck32": MapSpec("yolox", "neck32", 160, 32),
     "mobilenet_back16": MapSpec("mobilenet", "back16", 160, 16),
@@ -174,7 +171,7 @@ def build(data: Path, teachers: Path, cache: Path, threads: int = 1) -> None:
         for name, value in maps.items():
             part = components[name]
             flat = (value.flatten(1).t() - part["mean"]) @ part["basis"]
-            arrays[name] = flat.t().reshape(-1, *value.shape[1:]).half().numpy()
+            arrays[name] = flat.reshape(*value.shape[1:], -1).half().numpy()  # (h, w, C)
         arrays["scales"] = np.array([scales[name] for name in TEACHERS], np.float32)
         writer.add(record_key(sample), arrays)
         if count % 200 == 0:

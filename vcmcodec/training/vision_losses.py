@@ -16,9 +16,6 @@ TOP_CELLS = 10  # cells an object may claim; TOOD, Feng et al. 2021, takes 13
 # student feature that learns each teacher map; deeplab's logits teach the segmentation head
 DISTILLED = {
     "yolox_back8": "c3",
-    "yolox_back16": "c4",
-    "yolox_back32": "c5",
-    "yolox_neck8": "p3",
     "yolox_neck16": "p4",
     "yolox_neck32": "p5",
     "mobilenet_back16": "c4",

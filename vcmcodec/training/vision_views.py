@@ -213,18 +213,21 @@ def _cut_maps(
         rows, columns = target[0] // STUDENT_STRIDE[name], target[1] // STUDENT_STRIDE[name]
         density = float(scales[spec.teacher]) / spec.stride
         down = interpolation_matrix(
-            rows, window.top, window.height, stored.shape[1], density, spec.shift
+            rows, window.top, window.height, stored.shape[0], density, spec.shift
         )
         across = interpolation_matrix(
-            columns, window.left, window.width, stored.shape[2], density, spec.shift
+            columns, window.left, window.width, stored.shape[1], density, spec.shift
         )
         if window.flip:
-            across = across[::-1].copy()
+            across = across[::-1]
         seen_y, seen_x = _used(down), _used(across)
-        part = torch.from_numpy(stored[:, seen_y, seen_x].copy()).float()
+        part = torch.from_numpy(stored[seen_y, seen_x].copy()).float()
+        height, width, channels = part.shape
         left = torch.from_numpy(down[:, seen_y].copy())
         right = torch.from_numpy(across[:, seen_x].copy())
-        maps[name] = left @ part @ right.t()
+        # two plain matrix products, the channels always innermost
+        fine = (left @ part.view(height, width * channels)).view(rows, width, channels)
+        maps[name] = torch.matmul(right, fine).permute(2, 0, 1)
     return maps
 
 
