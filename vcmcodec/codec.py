@@ -16,7 +16,7 @@ from PIL import Image
 
 from vcmcodec import catalogue, grouping, pixels
 from vcmcodec.bitstream import container as files
-from vcmcodec.bitstream.constants import CELL, CoderId, Kind, LayerId, TaskId
+from vcmcodec.bitstream.constants import CELL, MAX_RATE_LEVEL, CoderId, Kind, LayerId, TaskId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.bitstream.header import Group, Header, LayerInfo, TaskInfo
 from vcmcodec.bitstream.limits import Limits
@@ -231,7 +231,7 @@ def _search(
         result: Encoded = finish(found, pieces)
         return result
 
-    low, high = 0, 10000
+    low, high = 0, MAX_RATE_LEVEL
     if options.base_quality is not None:
         low = levels.base
         if levels.people is None:
@@ -250,6 +250,9 @@ def _search(
             low, best = middle, one
         else:
             high = middle
+    if high == MAX_RATE_LEVEL:  # all that was tried fits: so may the best there is
+        one = at(high)
+        best = one if len(one.data) <= target else best
     return best
 
 
