@@ -1,0 +1,144 @@
+"""Quality: monotone in rate and distortion, searched for by size, refined above the base."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photographs import astronaut, photograph, psnr, substreams
+from PIL import Image
+
+from vcmcodec.bitstream.constants import Kind, LayerId
+from vcmcodec.codec import EncodeOptions, decode, encode, encode_picture
+from vcmcodec.codec import open as open_file
+from vcmcodec.errors import RequestError
+
+QUALITIES = tuple(range(0, 101, 10))
+PICTURES = (("astronaut", 20, 130), ("coffee", 120, 200), ("chelsea", 90, 130), ("rocket", 200, 200))
+
+
+def curve(rgb: np.ndarray, **options: object) -> tuple[list[int], list[float]]:
+    """Bytes and PSNR at each quality."""
+    sizes, decibels = [], []
+    for quality in QUALITIES:
+        file = encode(rgb, quality=quality, **options)
+        sizes.append(len(file))
+        decibels.append(psnr(np.asarray(decode(file)), rgb))
+    return sizes, decibels
+
+
+def assert_monotone(sizes: list[int], decibels: list[float]) -> None:
+    assert sizes == sorted(sizes), sizes
+    assert sizes[-1] > 4 * sizes[0]
+    assert decibels == sorted(decibels), decibels
+    assert decibels[-1] > decibels[0] + 6
+
+
+@pytest.mark.parametrize("piece", PICTURES, ids=lambda piece: piece[0])
+@pytest.mark.parametrize("tasks", [["human"], None], ids=["one-level", "refined"])
+def test_more_quality_is_more_bytes_and_less_error(
+    piece: tuple[str, int, int], tasks: list[str] | None
+) -> None:
+    assert_monotone(*curve(photograph(piece[0], 176, 192, *piece[1:]), tasks=tasks))
+
+
+def kodak() -> Path:
+    """The folder of Kodak pictures: $VCMCODEC_DATA/kodak, or beside the checkout."""
+    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+    folder = Path(os.environ.get("VCMCODEC_DATA", beside)) / "kodak"
+    if not any(folder.glob("*.png")):
+        pytest.skip("no Kodak pictures; name the folder that holds kodak/ in VCMCODEC_DATA")
+    return folder
+
+
+@pytest.mark.slow
+def test_quality_is_monotone_on_every_kodak_picture() -> None:
+    for path in sorted(kodak().glob("*.png")):
+        with Image.open(path) as image:
+            rgb = np.array(image.convert("RGB"))
+        try:
+            assert_monotone(*curve(rgb))
+        except AssertionError as error:
+            raise AssertionError(f"{path.stem}: {error}") from error
+
+
+def test_a_finer_level_for_people_refines_the_base() -> None:
+    rgb = astronaut()
+    coarse = encode(rgb, quality=20, base_quality=20)
+    fine = encode(rgb, quality=90, base_quality=20)
+    at_once = encode(rgb, quality=90, base_quality=90)
+    kinds = [{k[0] for k in substreams(f)} for f in (coarse, fine, at_once)]
+    assert [int(Kind.REFINEMENT) in k for k in kinds] == [False, True, False]
+    before, after, best = (psnr(np.asarray(decode(f)), rgb) for f in (coarse, fine, at_once))
+    assert after > before + 3
+    assert abs(after - best) < 0.5
+    assert len(coarse) < len(fine)
+    # what is refined is the base's own channels: half width gains, too
+    half = psnr(np.asarray(decode(fine, width=0.5)), rgb)
+    assert half > psnr(np.asarray(decode(coarse, width=0.5)), rgb) + 1
+
+
+@pytest.mark.parametrize("base_quality", [0, 30, 60])
+def test_a_refinement_costs_less_than_coding_twice(base_quality: float) -> None:
+    """What the base said is context; it is not paid for again."""
+    rgb = photograph("astronaut", 176, 192, 20, 130)
+    two = encode(rgb, quality=90, base_quality=base_quality)
+    one = encode(rgb, quality=90, base_quality=90)
+    base = sum(len(v) for k, v in substreams(two).items() if k[1] == LayerId.BASE)
+    assert len(two) < len(one) + base
+    refined = sum(len(v) for k, v in substreams(two).items() if k[0] == Kind.REFINEMENT)
+    alone = sum(len(v) for k, v in substreams(one).items() if k[1] == LayerId.BASE)
+    assert refined < alone
+
+
+def test_qualities_are_hundredths() -> None:
+    rgb = astronaut(48, 64)
+    with open_file(encode(rgb, quality=12.345, base_quality=0.004)) as reader:
+        levels = {info.layer: info.rate_level for info in reader.header.layers}
+    assert levels == {LayerId.BASE: 0, LayerId.MID: 1234, LayerId.FULL: 1234}
+    assert encode(rgb, quality=40) != encode(rgb, quality=40.5)
+
+
+@pytest.mark.parametrize("groups", [None, np.tile([[0, 1, 1, 2]], (3, 1))], ids=["plain", "groups"])
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.8])
+def test_a_target_size_is_met(share: float, groups: np.ndarray | None) -> None:
+    rgb = photograph("coffee", 180, 250, 60, 100)
+    cells = None if groups is None else np.resize(groups, (12, 16)).astype(np.uint8)
+    least, most = (len(encode(rgb, quality=q, groups=cells)) for q in (0, 100))
+    target = round(least + share * (most - least))
+    made = encode_picture(rgb, EncodeOptions(target_size=target), groups=cells)
+    assert 0.9 * target <= len(made.data) <= target
+    bpp = 8 * target / (180 * 250)
+    same = encode_picture(rgb, EncodeOptions(target_bpp=bpp), groups=cells)
+    assert same.data == made.data
+    assert made.bpp <= bpp
+
+
+def test_the_best_that_fits_is_found() -> None:
+    rgb = photograph("coffee", 96, 128, 60, 100)
+    best = encode(rgb, quality=100)
+    for target in (len(best), len(best) + 1, 10 * len(best)):
+        assert encode(rgb, target_size=target) == best
+    assert len(encode(rgb, target_size=len(best) - 1)) < len(best)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"tasks": ["detection"]}, {"tasks": ["human"]}, {"base_quality": 20}], ids=str
+)
+def test_a_target_that_is_too_small_names_the_least(options: dict[str, object]) -> None:
+    rgb = photograph("coffee", 96, 128, 60, 100)
+    with pytest.raises(RequestError, match="cannot be coded in 60 bytes; the least is") as caught:
+        encode(rgb, target_size=60, **options)
+    least = int(str(caught.value).split()[-1].replace(",", ""))
+    assert len(encode(rgb, target_size=least, **options)) == least
+
+
+def test_targets_for_machines_move_the_base() -> None:
+    rgb = photograph("coffee", 180, 250, 60, 100)
+    small, large = (encode(rgb, tasks=["detection"], target_size=s) for s in (700, 1400))
+    for file, target in ((small, 700), (large, 1400)):
+        assert 0.9 * target <= len(file) <= target
+    with pytest.raises(RequestError, match="cannot both hold"):
+        encode(rgb, tasks=["detection"], base_quality=20, target_size=1000)
