@@ -100,7 +100,7 @@ def points_table(curves: tuple[RateCurve, ...]) -> Table:
 def _interval(result: BdResult | None) -> str:
     if result is None:
         return UNKNOWN
-    dropped = f", {result.dropped} points dominated" if result.dropped else ""
+    dropped = f", dominated points: {result.dropped}" if result.dropped else ""
     return f"{result.low:.1f}-{result.high:.1f} ({100 * result.anchor_share:.0f} %){dropped}"
 
 
