@@ -17,6 +17,7 @@ from vcmcodec.bitstream.describe import Description, describe
 from vcmcodec.bitstream.header import Group, Header
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.bitstream.ranges import ByteSource
+from vcmcodec.bitstream.select import group_ids
 from vcmcodec.edit import read_group_map
 from vcmcodec.errors import FormatError, RequestError, TruncatedError
 from vcmcodec.models import load_model
@@ -236,22 +237,7 @@ class Reader:
         if groups is None:
             return list(range(len(ids)))
         asked = [groups] if isinstance(groups, str | int) else list(groups)
-        if not asked:
-            raise RequestError("no group is named")
-        found: list[int] = []
-        labels = [group.label for group in self.header.groups]
-        for one in asked:
-            text = str(one)
-            hits = [k for k, label in enumerate(labels) if label == one]
-            if not hits and text.isdecimal():
-                hits = [k for k, group in enumerate(ids) if group == int(text)]
-            if not hits:
-                known = ", ".join(
-                    f"{g.id} ({g.label})" if g.label else str(g.id) for g in self.header.groups
-                )
-                raise RequestError(f"no group {text!r} in this file; it has {known or 'no groups'}")
-            found.extend(hits)
-        return sorted(set(found))
+        return [ids.index(group) for group in group_ids(self.header, asked)]
 
     def _top_layer(self, width: float | None) -> LayerId:
         layers = [info.layer for info in self.header.layers]

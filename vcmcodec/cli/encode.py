@@ -127,8 +127,8 @@ def _exclusive(**given: Any) -> None:
     "--task",
     "tasks",
     multiple=True,
-    type=click.Choice(options.TASK_NAMES),
-    help="What the file is for; give it several times.  [default: everything]",
+    type=options.Names(options.TASK_NAMES),
+    help="What the file is for.  [default: everything]",
 )
 @click.option(
     "-Q",
@@ -187,7 +187,7 @@ def command(
     inputs: tuple[str, ...],
     output: str,
     *,
-    tasks: tuple[str, ...],
+    tasks: tuple[tuple[str, ...], ...],
     labels: tuple[str, ...],
     text: tuple[str, ...],
     max_pixels: int,
@@ -206,7 +206,7 @@ def command(
     """
     _exclusive(**{key: given[key] for key in ("quality", "target_bpp", "target_size")})
     settings = Settings(
-        tasks=tasks or None,
+        tasks=options.flat(tasks),
         labels=_labels(labels),
         text=_pairs(text, "--text"),
         limits=Limits(max_pixels=max_pixels),

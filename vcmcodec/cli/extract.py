@@ -50,15 +50,17 @@ def extract_one(settings: Settings, source: str | bytes) -> batch.Product:
     "--task",
     "tasks",
     multiple=True,
-    type=click.Choice(options.TASK_NAMES),
-    help="Keep what this task reads; give it several times.",
+    type=options.Names(options.TASK_NAMES),
+    help="Keep what these tasks read.",
 )
 @click.option(
     "--layer",
     "layers",
     multiple=True,
-    type=click.Choice([layer.name.lower() for layer in LayerId]),
-    help="Keep this layer; give it several times.  A part without base waits for `vcm merge`.",
+    type=options.Names(
+        [layer.name.lower() for layer in LayerId], together={"enhancement": ("mid", "full")}
+    ),
+    help="Keep these layers.  A part without base waits for `vcm merge`.",
 )
 @click.option(
     "-w",
@@ -95,8 +97,8 @@ def command(
     inputs: tuple[str, ...],
     output: str,
     *,
-    tasks: tuple[str, ...],
-    layers: tuple[str, ...],
+    tasks: tuple[tuple[str, ...], ...],
+    layers: tuple[tuple[str, ...], ...],
     width: str | None,
     groups: tuple[tuple[str, ...], ...],
     drop_groups: tuple[tuple[str, ...], ...],
@@ -108,12 +110,13 @@ def command(
 
     \b
       vcm extract street.vcm -o det.vcm --task detection
+      vcm extract street.vcm -o rest.vcm --layer enhancement
       vcm extract street.vcm -o person.vcm --groups person
       vcm extract street.vcm -o private.vcm --drop-groups person --redact
     """
     settings = Settings(
-        tasks=tasks or None,
-        layers=layers or None,
+        tasks=options.flat(tasks),
+        layers=options.flat(layers),
         width=options.WIDTHS[width] if width else None,
         groups=options.flat(groups),
         drop_groups=options.flat(drop_groups),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -32,6 +32,37 @@ class CommaList(click.ParamType[tuple[str, ...]]):
         if not parts:
             self.fail("nothing is named", param, ctx)
         return parts
+
+
+class Names(CommaList):
+    """Several of some known names in one option, separated by commas.
+
+    Args:
+        choices: the names.
+        together: names that stand for several of them.
+    """
+
+    def __init__(
+        self, choices: Sequence[str], together: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
+        self.choices, self.together = tuple(choices), dict(together or {})
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Split, resolve, and refuse what is not known."""
+        names: list[str] = []
+        for part in super().convert(value, param, ctx):
+            found = self.together.get(part.lower(), (part.lower(),))
+            if not set(found) <= set(self.choices):
+                known = ", ".join((*self.choices, *self.together))
+                self.fail(f"{part!r} is not one of {known}", param, ctx)
+            names.extend(found)
+        return tuple(dict.fromkeys(names))
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """What `--help` shows behind the option."""
+        return "|".join((*self.choices, *self.together)) + ",..."
 
 
 class Size(click.ParamType[int]):
