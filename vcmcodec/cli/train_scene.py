@@ -70,8 +70,12 @@ def command(
     from vcmcodec.training.scene_run import train
 
     torch.set_num_threads(threads)
-    given = {"steps": steps, "opening": opening}
-    recipe = dataclasses.replace(SceneRecipe(), **{k: v for k, v in given.items() if v is not None})
+    recipe = SceneRecipe()
+    recipe = dataclasses.replace(
+        recipe,
+        steps=recipe.steps if steps is None else steps,
+        opening=recipe.opening if opening is None else opening,
+    )
     with training_view(recipe.steps, quiet) as view:
         learned = train(
             data, folder, recipe, view,
