@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,15 +62,14 @@ class VisionRecipe:
         config: shape of the network.
     """
 
-    steps: int = 6000
+    steps: int = 5100
     phases: tuple[Phase, ...] = (
-        Phase(3600, 192, 16),
-        Phase(5200, 256, 12),
-        Phase(10**9, 320, 8),
+        Phase(3900, 192, 16),
+        Phase(10**9, 256, 12),
     )
-    rate: float = 1.5e-3
+    rate: float = 2.5e-3
     warmup: int = 400
-    decay: float = 0.3
+    decay: float = 0.36
     weight_decay: float = 0.03
     clip: float = 10.0
     ema: float = 0.998
