@@ -75,7 +75,7 @@ class Run:
     def apply(self, loss: Tensor, share: float, clip: float = 1.0) -> None:
         """One optimiser step at a share of the base learning rates."""
         if not bool(torch.isfinite(loss)):
-            raise TrainingError(f"step {self.step}: the loss is {float(loss)}")
+            raise TrainingError(f"step {self.step}: the loss is {loss.item()}")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         for group in self.optimiser.param_groups:
@@ -195,3 +195,9 @@ class Log:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
         self._show(line)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._board:
+            self._board.close()

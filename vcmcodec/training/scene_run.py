@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +55,10 @@ def spread_opening(run: Run, learned: Learned, crops: Tensor, recipe: SceneRecip
     as those two had; level features are copied.  Without this the other levels start with the
     steps of a transform that is no longer there.
     """
-    start = profile.build()
+    codec = learned.codec
+    start = PictureCodec(codec.transform, codec.latent, codec.lmbdas)
     start_at_klt(start, crops)
-    levels = learned.codec.latent.levels
+    levels = codec.latent.levels
     low = Level(recipe.opening_level, levels).low
     others = [level for level in range(levels) if level not in (low, low + 1)]
     pairs = (
@@ -135,37 +138,45 @@ def train(
     use_bfloat16(learned.codec, bfloat16)
     groups = parameter_groups(learned.codec, learned.prior, recipe)
     run = Run(folder, learned, groups, average=recipe.average, seed=seed)
-    log = Log(folder, show)
-    (folder / "recipe.json").write_text(str(dataclasses.asdict(recipe)))
+    (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     pictures = load_pictures(evaluation, evaluated)
-    mean_loss = mean_bpp = None
     last = min(recipe.steps, until or recipe.steps)
-    while run.step < last:
-        if run.step == recipe.opening:
-            crops = pool.batch(KLT_CROPS, np.random.default_rng(seed))
-            spread_opening(run, learned, crops, recipe)
-        plan = draw(recipe, run.step, run.random)
-        images = pool.batch(recipe.batch, run.random)
-        outcome = code(learned.codec, learned.prior, images, plan, noisy=True)
-        value = loss(learned.codec, images, plan, outcome)
-        share = schedule(run.step, recipe.steps, recipe.warm_up, recipe.last_rate)
-        run.apply(value, share)
-        bpp = float(outcome.bits.detach()) * 3 / images.numel()
-        mean_loss = value.item() if mean_loss is None else 0.99 * mean_loss + 0.01 * value.item()
-        mean_bpp = bpp if mean_bpp is None else 0.99 * mean_bpp + 0.01 * bpp
-        if mean_bpp < COLLAPSED_BPP:
-            raise TrainingError(f"step {run.step}: the rate has collapsed ({mean_bpp:.5f} bpp)")
-        if run.step % REPORT_EVERY == 0:
-            log.report(run.step, loss=round(mean_loss, 4), bpp=round(mean_bpp, 4), share=share)
-        if run.step % SAVE_EVERY == 0:
-            run.save()
-        if pictures and (run.step % EVALUATE_EVERY == 0 or run.step == last):
-            with run.with_average():
-                use_bfloat16(learned.codec, False)
-                log.report(run.step, **evaluate(learned, pictures))
-                use_bfloat16(learned.codec, bfloat16)
+    means: dict[str, float] = {}
+    with closing(Log(folder, show)) as log:
+        while run.step < last:
+            if run.step == recipe.opening:
+                crops = pool.batch(KLT_CROPS, np.random.default_rng(seed))
+                spread_opening(run, learned, crops, recipe)
+            share = _step(run, learned, pool, recipe, means)
+            if run.step % REPORT_EVERY == 0:
+                log.report(run.step, **{k: round(v, 4) for k, v in means.items()}, share=share)
+            if run.step % SAVE_EVERY == 0:
+                run.save()
+            if pictures and (run.step % EVALUATE_EVERY == 0 or run.step == last):
+                with run.with_average():
+                    use_bfloat16(learned.codec, False)
+                    log.report(run.step, **evaluate(learned, pictures))
+                    use_bfloat16(learned.codec, bfloat16)
     run.save()
     with torch.no_grad():
         for name, value in learned.named_parameters():
             value.copy_(run.averaged[name])
     return learned
+
+
+def _step(
+    run: Run, learned: Learned, pool: PhotographCrops, recipe: SceneRecipe, means: dict[str, float]
+) -> float:
+    """One step; keeps running means of loss and rate, and returns the share of the rates."""
+    plan = draw(recipe, run.step, run.random)
+    images = pool.batch(recipe.batch, run.random)
+    outcome = code(learned.codec, learned.prior, images, plan, noisy=True)
+    value = loss(learned.codec, images, plan, outcome)
+    share = schedule(run.step, recipe.steps, recipe.warm_up, recipe.last_rate)
+    run.apply(value, share)
+    bpp = float(outcome.bits.detach()) * 3 / images.numel()
+    for name, new in (("loss", value.item()), ("bpp", bpp)):
+        means[name] = 0.99 * means.get(name, new) + 0.01 * new
+    if means["bpp"] < COLLAPSED_BPP:
+        raise TrainingError(f"step {run.step}: the rate has collapsed ({means['bpp']:.5f} bpp)")
+    return share
