@@ -21,6 +21,7 @@ from vcmcodec.errors import WeightsError
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 FORMAT = "vcm-vision-1"
+KEY = "vision"  # one entry: safetensors writes several in an order that changes
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ def pack(
         for name, value in folded.state_dict().items()
     }
     about = {
+        "format": FORMAT,
         "config": asdict(network.config),
         "labels": list(labels),
         "longer_side": longer_side,
         "facts": dict(facts or {}),
     }
-    return serialize(tensors, {"format": FORMAT, "vision": json.dumps(about, sort_keys=True)})
+    return serialize(tensors, {KEY: json.dumps(about, sort_keys=True)})
 
 
 def _is_kernel(name: str, value: torch.Tensor) -> bool:
@@ -78,10 +80,10 @@ def load(path: Path, device: str | torch.device = "cpu") -> VisionModel:
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot read vision weights {path}: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise WeightsError(f"{path} holds {metadata.get('format')}, not {FORMAT}")
     try:
-        about = json.loads(metadata["vision"])
+        about = json.loads(metadata.get(KEY, "{}"))
+        if about.get("format") != FORMAT:
+            raise WeightsError(f"{path} holds {about.get('format', 'no vision network')}")
         known = {field.name for field in fields(VisionConfig)}
         values = {k: v for k, v in about["config"].items() if k in known}
         values["blocks"] = tuple(values["blocks"])
