@@ -101,7 +101,7 @@ def test_what_is_no_onnx_file_is_a_weights_error(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="the optional extra vcmcodec[onnx]")
     path = tmp_path / "x.onnx"
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(WeightsError, match="x.onnx"):
+    with pytest.raises(WeightsError, match=r"x\.onnx"):
         open_backend(str(path))
 
 

@@ -62,9 +62,9 @@ class VisionRecipe:
         config: shape of the network.
     """
 
-    steps: int = 5100
+    steps: int = 5800
     phases: tuple[Phase, ...] = (
-        Phase(3900, 192, 16),
+        Phase(4100, 192, 16),
         Phase(10**9, 256, 12),
     )
     rate: float = 2.5e-3
@@ -294,6 +294,7 @@ def train_vision(
             trainer.save(run / "stable.pt")
         if should_stop() or (minutes is not None and now - began > 60 * minutes):
             break
+    log.close()
     trainer.save(last)
     return last
 
