@@ -9,7 +9,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -151,7 +151,7 @@ def _plan_groups(groups: Groups | None, picture: pixels.Picture) -> grouping.Gro
     elif isinstance(groups, str | bytes | os.PathLike):
         plan = grouping.read(groups, *size)
     else:
-        plan = grouping.from_boxes(groups, *size)
+        plan = grouping.from_boxes(cast("Sequence[Mapping[str, Any]]", groups), *size)
     grid = -(-picture.height // CELL), -(-picture.width // CELL)
     if plan.labels.shape != grid:
         raise RequestError(f"the groups are for {plan.labels.shape} cells, the picture has {grid}")

@@ -99,6 +99,7 @@ class Reader:
 
     @property
     def header(self) -> Header:
+        """Everything that the file says of itself."""
         return self.container.header
 
     @property
@@ -129,7 +130,7 @@ class Reader:
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks that the file was written for."""
-        known = {spec.id: spec.name for spec in catalogue.TASKS}
+        known = {int(spec.id): spec.name for spec in catalogue.TASKS}
         return tuple(known[info.task] for info in self.header.tasks if info.task in known)
 
     def describe(self) -> Description:
@@ -212,7 +213,7 @@ class Reader:
                 if position_of[e.group] in chosen and e.layer <= layer and e in data
             }
             values = scene.decode_values(model, header, labels, levels, runs, layer)
-            level = levels.at(layer)
+            level = levels.at(layer, model.codec.latent.levels)
             shown = scene.synthesise(model, values, level, labels, (header.height, header.width))
             inside = np.isin(labels, list(chosen))
             there |= inside
@@ -295,11 +296,11 @@ class Reader:
 
         A run that is not there would leave its cells at zero, and nobody would notice.
         """
-        from vcmcodec.profiles.tiles import tiles
+        from vcmcodec.profiles.tiles import grid_of, tiles
 
         ids = self.header.group_ids
         wanted: set[tuple[int, int, int, int]] = set()
-        for number, where in enumerate(tiles(labels.shape, self.header.tile)):
+        for number, where in enumerate(tiles(grid_of(labels), self.header.tile)):
             for position in set(np.unique(labels[where.slices]).tolist()) & set(choice.layers):
                 top = choice.layers[position]
                 runs = [(Kind.LATENT, layer) for layer in range(top + 1)]
@@ -322,11 +323,12 @@ def _colour(background: str | tuple[int, int, int] | None) -> tuple[int, int, in
     """RGB of the background, None for transparent."""
     if background is None or background == TRANSPARENT:
         return None
-    if isinstance(background, tuple):
-        return background
     try:
-        red, green, blue = ImageColor.getrgb(background)[:3]
-    except ValueError as error:
+        colour = background if isinstance(background, tuple) else ImageColor.getrgb(background)
+        red, green, blue = (int(value) for value in colour[:3])
+        if not all(0 <= value <= 255 for value in (red, green, blue)):
+            raise ValueError
+    except (ValueError, TypeError, AttributeError) as error:
         raise RequestError(
             f"no colour {background!r}: use a name, #rrggbb or transparent"
         ) from error
@@ -350,7 +352,7 @@ def _finish(
     absent = 1 - float(mask.mean())
     if colour is None:
         rgb[~mask] = 0
-        alpha = mask.astype(np.uint8) * 255
+        alpha = np.where(mask, 255, 0).astype(np.uint8)
         return pixels.to_image(rgb, header.grey, icc, alpha), absent
     rgb[~mask] = colour
     grey = header.grey and len(set(colour)) == 1

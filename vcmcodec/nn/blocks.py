@@ -84,6 +84,7 @@ class NestedBlock(nn.Module):
         self.mixed = False  # training may run the branch in bfloat16; the sum stays float32
 
     def forward(self, parts: list[Tensor], masks: Masks) -> list[Tensor]:
+        """Parts (B, H, W, channels a width adds) -> parts of the same shapes."""
         slices = part_slices(self.widths)
         spread = [
             depthwise(x, self.taps[s], self.taps_bias[s], masks)
@@ -124,6 +125,7 @@ class SlimmableBlock(nn.Module):
         self.mixed = False
 
     def forward(self, x: Tensor, masks: Masks) -> Tensor:
+        """(B, H, W, channels of one width) -> the same shape."""
         channels = x.shape[-1]
         spread = depthwise(x, self.taps[:channels], self.taps_bias[:channels], masks)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed):

@@ -18,7 +18,7 @@ LOG_UNIT = 256  # gains are stored as integers in 1/256 octave
 
 
 class Level:
-    """A rate level as a position between two trained levels: `low`, and `part` of `RATE_LEVEL_MAX`."""
+    """A rate level as a place between two trained levels: `low`, and `part` of `RATE_LEVEL_MAX`."""
 
     def __init__(self, rate_level: int, levels: int) -> None:
         self.rate_level = rate_level

@@ -73,7 +73,9 @@ class GroupGeometry:
     def to(self, device: torch.device) -> GroupGeometry:
         """Move the masks to a device; returns itself."""
         if self.masks16 is not None and device.type != "cpu":
-            assert self.masks8 is not None and self.same_x is not None and self.same_y is not None
+            assert self.masks8 is not None
+            assert self.same_x is not None
+            assert self.same_y is not None
             self.masks16 = tuple(mask.to(device) for mask in self.masks16)
             self.masks8 = tuple(mask.to(device) for mask in self.masks8)
             self.same_x, self.same_y = self.same_x.to(device), self.same_y.to(device)

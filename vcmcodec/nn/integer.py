@@ -3,9 +3,9 @@
 What chooses a probability table must come out alike on every machine.  Here weights are integers of
 at most 127, activations integers of at most 127 (2047 at outputs), and every partial sum stays
 below 2**24, where float32 addition is exact in any order: so any matrix product, on any device and
-thread count, gives the same integers.  `prove_exact` checks the bound when a model is saved and when
-it is loaded.  No spatial convolution is used (a 3x3 one may be run by Winograd or FFT, which are not
-exact): neighbours are gathered and everything is a matrix product.
+thread count, gives the same integers.  `prove_exact` checks the bound when a model is saved and
+when it is loaded.  No spatial convolution is used (a 3x3 one may be run by Winograd or FFT, which
+are not exact): neighbours are gathered and everything is a matrix product.
 
 Training runs the very same arithmetic with straight-through gradients.
 
@@ -128,6 +128,7 @@ class IntegerLinear(nn.Module):
         return self._held is not None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(rows, inputs) integers -> (rows, outputs) integers, held in float32."""
         if self._held is not None:
             return F.linear(x, *self._held).floor_().clamp_(self.low, self.limit)
         weight, bias = self.integers()

@@ -1,8 +1,8 @@
 """The entropy model of a latent on the cell grid: hyper-latent, slices, phases, refinement.
 
 One traversal serves training, encoding and decoding: it walks through hyper-latent, slices and
-phases in file order, lets integer networks (`integer.py`) choose a mean and a table for every value,
-and hands these to a *coder*, which answers with the values:
+phases in file order, lets integer networks (`integer.py`) choose a mean and a table for every
+value, and hands these to a *coder*, which answers with the values:
 
     training   estimates bits, rounds straight through       (training/)
     encoding   rounds what the analysis transform gave       (profiles/coding.py)
@@ -63,14 +63,17 @@ class LatentShape:
 
     @property
     def base_slices(self) -> tuple[int, ...]:
+        """Channels of the slices that belong to the base."""
         return tuple(c for c, layer in zip(self.slices, self.layers, strict=True) if layer == 0)
 
     @property
     def base_channels(self) -> int:
+        """Channels of the base."""
         return sum(self.base_slices)
 
     @property
     def channels(self) -> int:
+        """Channels of the whole latent."""
         return sum(self.slices)
 
     @property
@@ -89,6 +92,7 @@ class CellGrid:
 
     @property
     def size(self) -> int:
+        """Cells, of all pictures of a batch."""
         return self.neighbours.shape[0]
 
 
@@ -148,7 +152,7 @@ class SliceModel(nn.Module):
             known = torch.cat([hyper, self.point(before), around], 1)
         return self.first.begin(known) if self.first.held else known
 
-    def parameters(
+    def predict(
         self, context: Tensor, own: Tensor | None, rows: Tensor, grid: CellGrid
     ) -> tuple[Tensor, Tensor]:
         """Mean in 1/16 steps and offset of the table index, (rows, channels) each."""
@@ -175,6 +179,7 @@ class LatentModel(nn.Module):
         super().__init__()
         self.shape = shape
         width = SliceModel.HYPER
+        self.companding: Tensor
         self.register_buffer("companding", companding_table())
         self.hyper_gather = IntegerLinear(9 * shape.hyper, 128, shift=6)
         self.hyper_features = IntegerLinear(128, width, shift=6)
@@ -228,6 +233,7 @@ class LatentModel(nn.Module):
         offsets = self._level(level, self.level_index, coder.exact)
         done = base
         for number, model in enumerate(self.slices):
+            assert isinstance(model, SliceModel)
             if self.shape.layers[number] != layer:
                 continue
             where = slice(done.shape[1], done.shape[1] + model.channels)
@@ -268,6 +274,7 @@ class LatentModel(nn.Module):
         seen = self._compand(guess, coder.exact)
         done = base[:, :0]
         for number, model in enumerate(self.refine):
+            assert isinstance(model, SliceModel)
             where = slice(done.shape[1], done.shape[1] + model.channels)
             before = seen
             if done.shape[1]:
@@ -295,7 +302,7 @@ class LatentModel(nn.Module):
         values = hyper.new_zeros(grid.size, model.channels)
         for phase, rows in enumerate(grid.phases[phases]):
             own = self._compand(values, coder.exact) if phase else None
-            mean, index = model.parameters(context, own, rows, grid)
+            mean, index = model.predict(context, own, rows, grid)
             if guess is not None:
                 mean = mean + guess[rows]
             index = (index + offsets).clamp(0, SCALE_COUNT - 1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -156,7 +157,7 @@ def _check_symbols(codec: PictureCodec, symbols: dict[str, Tensor], tables: Tabl
         raise WeightsError(f"slices fill {widths} channels, transforms {codec.transform.latent}")
 
 
-def _tuples(fields: dict[str, object]) -> dict[str, object]:
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
 

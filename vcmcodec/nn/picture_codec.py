@@ -31,6 +31,7 @@ class HyperAnalysis(nn.Module):
         self.last = nn.Linear(hidden, outputs)
 
     def forward(self, latent: Tensor) -> Tensor:
+        """See the class."""
         out: Tensor = self.last(F.relu(self.first(latent * HYPER_INPUT)))
         return out.clamp(-HYPER_MAX, HYPER_MAX)
 

@@ -88,6 +88,7 @@ class Analysis(nn.Module):
     def __init__(self, shape: TransformShape) -> None:
         super().__init__()
         self.shape = shape
+        self.lapped: Tensor
         self.register_buffer("lapped", torch.from_numpy(lapped_matrix()).float(), persistent=False)
         self.mean = nn.Parameter(torch.full((PATCH_VALUES,), 0.45))
         self.patch = nn.Parameter(torch.eye(shape.trunk[-1], PATCH_VALUES))
@@ -123,6 +124,7 @@ class Synthesis(nn.Module):
     def __init__(self, shape: TransformShape) -> None:
         super().__init__()
         self.shape = shape
+        self.lapped: Tensor
         self.register_buffer("lapped", torch.from_numpy(lapped_matrix()).float(), persistent=False)
         self.latent_blocks = nn.ModuleList(
             SlimmableBlock(shape.latent[-1]) for _ in range(shape.latent_blocks)
@@ -134,6 +136,7 @@ class Synthesis(nn.Module):
         self.patch = SlimmableLinear(shape.trunk[-1], PATCH_VALUES)
 
     def forward(self, latent: Tensor, geometry: GroupGeometry | None) -> Tensor:
+        """Rebuild pixels; the width is known by the number of channels."""
         width = self.shape.latent.index(latent.shape[-1])
         masks8 = geometry.masks8 if geometry else None
         masks16 = geometry.masks16 if geometry else None

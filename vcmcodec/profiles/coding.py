@@ -96,6 +96,7 @@ class EncodingCoder:
                 self.digests[group].update(flat.astype("<i4").tobytes())
 
     def hyper(self, channels: int) -> Tensor:
+        """Round the hyper-latent and write it."""
         assert self._hyper is not None
         symbols = torch.floor(self._hyper + 0.5)
         index = np.broadcast_to(np.arange(channels, dtype=np.int32) + SCALE_COUNT, symbols.shape)
@@ -104,6 +105,7 @@ class EncodingCoder:
         return symbols
 
     def values(self, where: slice, rows: Tensor, mean: Tensor, index: Tensor) -> Tensor:
+        """Round the latent around its means and write the symbols."""
         away = self.latent[rows, where] - mean / VALUE_UNIT
         symbols = torch.floor(away + 0.5)
         symbols[index < self.tables.skip] = 0
@@ -172,6 +174,7 @@ class DecodingCoder:
         return symbols, absent
 
     def hyper(self, channels: int) -> Tensor:
+        """Take the hyper-latent out of the runs; zero where a group is absent."""
         index = np.broadcast_to(
             np.arange(channels, dtype=np.int32) + SCALE_COUNT, (self.cells, channels)
         )
@@ -179,6 +182,7 @@ class DecodingCoder:
         return torch.from_numpy(symbols).float()
 
     def values(self, where: slice, rows: Tensor, mean: Tensor, index: Tensor) -> Tensor:
+        """Take symbols out of the runs and add the means; zero where a group is absent."""
         symbols, absent = self._pull(rows, _integers(index))
         decoded = torch.from_numpy(symbols).float() * VALUE_UNIT + mean
         if absent is not None:

@@ -26,7 +26,7 @@ from vcmcodec.nn.model_tensors import Model
 from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
 from vcmcodec.nn.transforms import TransformShape
 from vcmcodec.profiles.coding import DecodingCoder, EncodingCoder, Hand
-from vcmcodec.profiles.tiles import Rectangle, expand, padded_pixels, tiles
+from vcmcodec.profiles.tiles import Rectangle, expand, grid_of, padded_pixels, tiles
 
 LEVELS = 8
 LMBDAS = tuple(0.0006 * 150 ** (i / (LEVELS - 1)) for i in range(LEVELS))
@@ -42,7 +42,7 @@ DEFAULT_BASE_QUALITY = 30.0  # of machine tasks, until their curves are measured
 TILE_CELLS = 64
 TILED_FROM_PIXELS = 2**22  # larger pictures are cut into tiles
 DIGEST_BYTES = 8
-RATE_PRICE = 0.6  # share of the Lagrangian's price at which rounding weighs bits; measured
+RATE_PRICE = 0.15  # share of the Lagrangian's price at which rounding weighs bits; decisions/0005
 Runs = Mapping[tuple[Kind, LayerId, int, int], bytes]  # (kind, layer, group position, tile)
 
 
@@ -77,12 +77,13 @@ class Levels:
 
     @property
     def refined(self) -> bool:
+        """Whether the base's channels are coded again for people."""
         return self.people is not None and self.people > self.base
 
-    def at(self, layer: LayerId) -> Level:
-        """The level that values decoded up to `layer` are in."""
+    def at(self, layer: LayerId, levels: int) -> Level:
+        """The level that values decoded up to `layer` are in, of a model's trained `levels`."""
         people = self.base if self.people is None else self.people
-        return Level(self.base if layer == LayerId.BASE else people, LEVELS)
+        return Level(self.base if layer == LayerId.BASE else people, levels)
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ class Piece:
 def analyse(model: Model, source: Source, widths: int) -> Iterator[Piece]:
     """Run the analysis transform, tile by tile, each with a halo of true neighbours."""
     codec = model.codec
-    for number, where in enumerate(tiles(source.labels.shape, source.tile)):
-        around = expand(where, codec.transform.halo_cells, source.labels.shape)
+    for number, where in enumerate(tiles(grid_of(source.labels), source.tile)):
+        around = expand(where, codec.transform.halo_cells, grid_of(source.labels))
         geometry = GroupGeometry(source.labels[around.slices]).to(codec.analysis.mean.device)
         image = padded_pixels(source.rgb, around).to(codec.analysis.mean.device)
         inner = where.inside(around)
@@ -110,12 +111,19 @@ def analyse(model: Model, source: Source, widths: int) -> Iterator[Piece]:
 
 @torch.inference_mode()
 def encode(
-    model: Model, source: Source, pieces: Iterable[Piece], levels: Levels, *, digest: bool = False
-) -> list[Substream]:
-    """Code analysed tiles; `Substream.group` is the group's position."""
+    model: Model, source: Source, pieces: Iterable[Piece], levels: Levels, *, digest: bool = False,
+    coder_class: type[EncodingCoder] | None = None,
+) -> list[Substream]:  # fmt: skip
+    """Code analysed tiles; `Substream.group` is the group's position.
+
+    Args:
+        digest: add a hash of the symbols of every layer, group and tile.
+        coder_class: what to code with, where it is not `EncodingCoder`.
+    """
     out: list[Substream] = []
     for piece in pieces:
-        out.extend(_encode_piece(model, source, piece, levels, digest))
+        made_by = coder_class or EncodingCoder
+        out.extend(_encode_piece(model, source, piece, levels, digest, made_by))
     return out
 
 
@@ -130,7 +138,7 @@ class _Tile:
         self.level = Level(levels.base if levels.people is None else levels.people, shape.levels)
 
 
-def _price(codec: PictureCodec, level: Level, rate_level: int, channels: int) -> Tensor:
+def _price(codec: PictureCodec, level: Level, channels: int) -> Tensor:
     """Bits that one squared step is worth in each channel: lmbda 255**2 step**2 / 3."""
     logs = torch.log(torch.tensor(codec.lmbdas))
     lmbda = float(torch.exp(level.floats(logs)))
@@ -139,8 +147,9 @@ def _price(codec: PictureCodec, level: Level, rate_level: int, channels: int) ->
 
 
 def _encode_piece(
-    model: Model, source: Source, piece: Piece, levels: Levels, digest: bool
-) -> list[Substream]:
+    model: Model, source: Source, piece: Piece, levels: Levels, digest: bool,
+    coder_class: type[EncodingCoder],
+) -> list[Substream]:  # fmt: skip
     codec, shape, base_channels = model.codec, model.codec.latent, model.codec.latent.base_channels
     labels = source.labels[piece.where.slices]
     tile = _Tile(model, labels, source.groups, levels)
@@ -148,10 +157,10 @@ def _encode_piece(
     out: list[Substream] = []
     hashes = {g: hashlib.sha256() for g in present}
 
-    def coder(steps: Tensor, hyper: Tensor | None, level: Level, rate_level: int) -> EncodingCoder:
-        price = _price(codec, level, rate_level, steps.shape[1])
+    def coder(steps: Tensor, hyper: Tensor | None, level: Level) -> EncodingCoder:
+        price = _price(codec, level, steps.shape[1])
         digests = hashes if digest else None
-        return EncodingCoder(steps, hyper, model.tables, tile.hand, price=price, digests=digests)
+        return coder_class(steps, hyper, model.tables, tile.hand, price=price, digests=digests)
 
     def close(coder: EncodingCoder, kind: Kind, layer: LayerId) -> None:
         runs = coder.finish()
@@ -167,7 +176,7 @@ def _encode_piece(
 
     base = piece.latent[:, :base_channels]
     steps = base * codec.gains.gain(tile.base_level, slice(0, base_channels))
-    current = coder(steps, codec.hyper_analysis(steps), tile.base_level, levels.base)
+    current = coder(steps, codec.hyper_analysis(steps), tile.base_level)
     hyper = codec.entropy.hyper_context(current.hyper(shape.hyper), tile.grid)
     values = codec.entropy.code_slices(
         current, tile.grid, tile.base_level, hyper, LayerId.BASE, steps[:, :0]
@@ -179,14 +188,14 @@ def _encode_piece(
 
     steps = piece.latent * codec.gains.gain(tile.level, slice(0, shape.channels))
     if levels.refined:
-        current = coder(steps, None, tile.level, levels.people)
+        current = coder(steps, None, tile.level)
         values = codec.entropy.code_refinement(
             current, tile.grid, tile.level, tile.base_level, hyper, values,
             codec.gains.log_gain[:, :base_channels],
         )  # fmt: skip
         close(current, Kind.REFINEMENT, LayerId.MID)
     for layer in (LayerId.MID, LayerId.FULL):
-        current = coder(steps, None, tile.level, levels.people)
+        current = coder(steps, None, tile.level)
         values = codec.entropy.code_slices(current, tile.grid, tile.level, hyper, layer, values)
         close(current, Kind.LATENT, layer)
         close_layer(layer)
@@ -214,7 +223,7 @@ def decode_values(
     channels = sum(c for c, at in zip(shape.slices, shape.layers, strict=True) if at <= layer)
     out = torch.zeros(*labels.shape, channels)
     groups = max(len(header.group_ids), header.map_labels)
-    for number, where in enumerate(tiles(labels.shape, header.tile)):
+    for number, where in enumerate(tiles(grid_of(labels), header.tile)):
         have = {g for (_, _, g, t) in runs if t == number}
         if have:
             tile = _Tile(model, labels[where.slices], groups, levels)
@@ -280,8 +289,8 @@ def synthesise(
     height, width = size
     out = np.empty((height, width, 3), np.uint8)
     tile = TILE_CELLS if height * width > TILED_FROM_PIXELS else 0
-    for where in tiles(labels.shape, tile):
-        around = expand(where, codec.transform.halo_cells, labels.shape)
+    for where in tiles(grid_of(labels), tile):
+        around = expand(where, codec.transform.halo_cells, grid_of(labels))
         device = codec.synthesis.patch.weight.device
         geometry = GroupGeometry(labels[around.slices]).to(device)
         latent = codec.dequantise(values[around.slices][None], level).to(device)

@@ -23,14 +23,17 @@ class Rectangle:
 
     @property
     def rows(self) -> int:
+        """Its height in cells."""
         return self.bottom - self.top
 
     @property
     def columns(self) -> int:
+        """Its width in cells."""
         return self.right - self.left
 
     @property
     def size(self) -> int:
+        """Its cells."""
         return self.rows * self.columns
 
     @property
@@ -52,6 +55,12 @@ class Rectangle:
             self.top - other.top, self.bottom - other.top,
             self.left - other.left, self.right - other.left,
         )  # fmt: skip
+
+
+def grid_of(labels: np.ndarray) -> tuple[int, int]:
+    """Rows and columns of a map of cells."""
+    rows, columns = labels.shape
+    return rows, columns
 
 
 def tiles(grid: tuple[int, int], side: int) -> Iterator[Rectangle]:

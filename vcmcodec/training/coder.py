@@ -32,6 +32,7 @@ class HyperPrior(nn.Module):
         self.mean = nn.Parameter(torch.zeros(channels))
 
     def bits(self, values: Tensor) -> Tensor:
+        """-log2 of the mass of [values - 1/2, values + 1/2], (cells, channels)."""
         scale = F.softplus(self.scale) + 0.05
         away = values - self.mean
         mass = torch.sigmoid((away + 0.5) / scale) - torch.sigmoid((away - 0.5) / scale)
@@ -62,13 +63,16 @@ class TrainingCoder:
         self.parts.append(float(total.detach()))
 
     def hyper(self, channels: int) -> Tensor:
-        assert self._hyper is not None and self._hyper.shape[1] == channels
+        """Round the hyper-latent straight through and count its bits."""
+        assert self._hyper is not None
+        assert self._hyper.shape[1] == channels
         rounded = round_through(self._hyper)
         seen = self._hyper + torch.rand_like(self._hyper) - 0.5 if self.noisy else rounded
         self._count(self.prior.bits(seen))
         return rounded
 
     def values(self, where: slice, rows: Tensor, mean: Tensor, index: Tensor) -> Tensor:
+        """Round the latent straight through around its means and count the bits."""
         away = self.latent[rows, where] - mean / VALUE_UNIT
         symbol = round_through(away)
         seen = away + torch.rand_like(away) - 0.5 if self.noisy else symbol

@@ -57,23 +57,19 @@ def count_symbols(model: Model, crops: Sequence[Tensor], random: np.random.Gener
     Levels, refinements and group maps are drawn at random, as in use.
     """
     counts = np.zeros((len(model.tables), 2 * REACH + 3), np.int64)
-    plain, coding_class = scene.EncodingCoder, _Counter
-    coding_class.counts = counts
-    scene.EncodingCoder = coding_class  # type: ignore[misc]
-    try:
-        for crop in crops:
-            rows, columns = crop.shape[1] // 16, crop.shape[2] // 16
-            labels = np.zeros((rows, columns), np.int64)
-            if random.random() < 0.2:
-                labels = random_labels(rows, columns, random)
-            rgb = (crop * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-            people = int(random.integers(10001))
-            base = people if random.random() < 0.5 else int(random.integers(people + 1))
-            source = scene.Source(rgb, labels, int(labels.max()) + 1, 0)
-            pieces = list(scene.analyse(model, source, len(LayerId)))
-            scene.encode(model, source, pieces, scene.Levels(base, people))
-    finally:
-        scene.EncodingCoder = plain  # type: ignore[misc]
+    counter = type("Counter", (_Counter,), {"counts": counts})
+    for crop in crops:
+        rows, columns = crop.shape[1] // 16, crop.shape[2] // 16
+        labels = np.zeros((rows, columns), np.int64)
+        if random.random() < 0.2:
+            labels = random_labels(rows, columns, random)
+        rgb = (crop * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        people = int(random.integers(10001))
+        base = people if random.random() < 0.5 else int(random.integers(people + 1))
+        source = scene.Source(rgb, labels, int(labels.max()) + 1, 0)
+        pieces = list(scene.analyse(model, source, len(LayerId)))
+        levels = scene.Levels(base, people)
+        scene.encode(model, source, pieces, levels, coder_class=counter)
     return counts
 
 
@@ -129,7 +125,9 @@ def export(
     return blob, metadata["fingerprint"]
 
 
-def enter(folder: Path, model_id: str, profile: str, blob: bytes, mark: str, **facts: object) -> None:
+def enter(
+    folder: Path, model_id: str, profile: str, blob: bytes, mark: str, **facts: object
+) -> None:
     """Write the weight file and its line in `manifest.json`; it becomes the profile's default."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{model_id}.safetensors").write_bytes(blob)

@@ -77,7 +77,7 @@ class Run:
         if not bool(torch.isfinite(loss)):
             raise TrainingError(f"step {self.step}: the loss is {loss.item()}")
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         for group in self.optimiser.param_groups:
             group["lr"] = group["base"] * share
             norm = nn.utils.clip_grad_norm_(group["params"], clip)
@@ -135,7 +135,7 @@ class Run:
             if moments:
                 self.optimiser.state[value] = moments
         # the run's own file, written by `save`: numpy and torch generator states
-        generator, seed = pickle.loads(base64.b64decode(text["random"]))  # noqa: S301
+        generator, seed = pickle.loads(base64.b64decode(text["random"]))
         self.random.bit_generator.state = generator
         torch.set_rng_state(torch.from_numpy(seed))
 
@@ -187,6 +187,7 @@ class Log:
         self._start = time.monotonic()
 
     def report(self, step: int, **values: float) -> None:
+        """Write one line."""
         minutes = (time.monotonic() - self._start) / 60
         line = {"step": step, "minutes": round(minutes, 2), **values}
         self._file.write(json.dumps(line) + "\n")

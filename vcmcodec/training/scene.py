@@ -130,7 +130,7 @@ def lmbda_at(codec: PictureCodec, rate_level: int) -> float:
 
 
 def loss(codec: PictureCodec, images: Tensor, plan: Draw, outcome: Outcome) -> Tensor:
-    """lmbda * 255**2 * MSE + bpp, balanced between levels so that none drowns the others."""
+    """Rate plus lmbda * 255**2 * MSE, balanced between levels so that none drowns the others."""
     pixels = images.shape[0] * images.shape[2] * images.shape[3]
 
     def term(picture: Tensor, bits: Tensor, rate_level: int) -> Tensor:
@@ -147,7 +147,7 @@ def loss(codec: PictureCodec, images: Tensor, plan: Draw, outcome: Outcome) -> T
 def parameter_groups(
     codec: PictureCodec, prior: HyperPrior, recipe: SceneRecipe
 ) -> list[dict[str, object]]:
-    """Optimiser groups; integer networks and transforms have their own rates and are clipped apart."""
+    """Optimiser groups: integer networks and transforms have their own rates, and clip apart."""
     weights, tables, gains = [], [], list(codec.gains.parameters())
     seen: set[int] = {id(p) for p in gains}
     for module in codec.entropy.modules():
