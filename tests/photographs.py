@@ -77,4 +77,3 @@ def rewritten(file: bytes, changes: Iterable[tuple[Key, bytes]]) -> bytes:
         for key, data in substreams(file).items()
     ]
     return write(replace(Container.read(file).header, extra=b""), parts)
-

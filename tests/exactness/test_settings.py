@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from photographs import photograph
 
+from photographs import photograph
 from vcmcodec.codec import decode, encode
 from vcmcodec.models import load_model
 

@@ -58,7 +58,9 @@ class Witness:
         return symbols * VALUE_UNIT + mean
 
 
-def traverse(entropy: LatentModel, log_gain: Tensor, given: dict[str, np.ndarray], batch: int) -> str:
+def traverse(
+    entropy: LatentModel, log_gain: Tensor, given: dict[str, np.ndarray], batch: int
+) -> str:
     """Base, refinement, mid and full of a batch; the fingerprint of the first picture's."""
     labels = given["labels"]
     grid = cell_grid(labels, entropy.shape.phases, batch)

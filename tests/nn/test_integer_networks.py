@@ -80,6 +80,7 @@ def test_weights_stay_within_eight_bits() -> None:
 
 def test_the_proof_refuses_a_sum_that_is_too_large() -> None:
     """Weights of 127 and inputs of 127: 1040 of them fit below 2**24, 1041 do not."""
+
     def full(inputs: int, bias: float = 0) -> IntegerLinear:
         layer = IntegerLinear(inputs, 2)
         with torch.no_grad():
@@ -234,9 +235,9 @@ def test_a_later_phase_leans_on_the_earlier_one() -> None:
     doubled = torch.cat([own, own.abs()], 1)
     doubled[second] = 0
     context = model.context(hyper, None, grid)
-    mean, index = model.parameters(context, doubled, second, grid)
+    mean, index = model.predict(context, doubled, second, grid)
     changed = doubled.clone()
     changed[first[0]] += 9
-    other, _ = model.parameters(context, changed, second, grid)
+    other, _ = model.predict(context, changed, second, grid)
     assert not torch.equal(mean, other)
     assert mean.shape == index.shape == (8, 4)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photographs import astronaut
 
+from photographs import astronaut
 from vcmcodec.nn.geometry import GroupGeometry
 from vcmcodec.nn.lapped import lapped_forward, lapped_inverse, lapped_matrix
 from vcmcodec.nn.transforms import from_patches, merge_2x2, split_2x2, to_patches

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photographs import coffee
 from safetensors.torch import save
 from torch import Tensor
 
+from photographs import coffee
 from vcmcodec import models
 from vcmcodec.codec import decode, encode
 from vcmcodec.entropy.cdf import gaussian_tables

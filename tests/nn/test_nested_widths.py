@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from photographs import NAMES, astronaut, photograph
 
+from photographs import NAMES, astronaut, photograph
 from vcmcodec.evaluation.macs import count_kmacs
 from vcmcodec.models import load_model
 from vcmcodec.nn.blocks import NestedBlock, NestedLinear, SlimmableBlock, depthwise, part_slices

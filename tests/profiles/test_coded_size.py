@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from photographs import NAMES, grid, photograph, substreams
 
+from photographs import NAMES, grid, photograph, substreams
 from vcmcodec.bitstream.constants import Kind
 from vcmcodec.bitstream.container import Container
 from vcmcodec.codec import encode

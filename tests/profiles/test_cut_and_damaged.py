@@ -9,8 +9,8 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from photographs import astronaut, pixels_of, rewritten, substreams
 
+from photographs import astronaut, pixels_of, rewritten, substreams
 from vcmcodec import edit
 from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.bitstream.container import Container, Entry, Substream, write

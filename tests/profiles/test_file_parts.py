@@ -6,9 +6,9 @@ import io
 
 import numpy as np
 import pytest
-from photographs import astronaut, coffee, grid, substreams
 from PIL import Image, ImageCms
 
+from photographs import astronaut, coffee, grid, substreams
 from vcmcodec import edit
 from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.codec import decode, encode

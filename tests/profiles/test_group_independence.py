@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from photographs import Key, grid, photograph, pixels_of, substreams
 
+from photographs import Key, grid, photograph, pixels_of, substreams
 from vcmcodec import edit
 from vcmcodec.bitstream.constants import Kind
 from vcmcodec.bitstream.container import Container
@@ -49,9 +49,8 @@ class Case:
         return {int(Kind.LATENT), int(Kind.DIGEST)} | refined
 
     def encode(self, rgb: np.ndarray) -> bytes:
-        return encode(
-            rgb, quality=self.quality, base_quality=self.base_quality, groups=self.cells, digest=True
-        )
+        quality, base = self.quality, self.base_quality
+        return encode(rgb, quality=quality, base_quality=base, groups=self.cells, digest=True)
 
 
 @st.composite

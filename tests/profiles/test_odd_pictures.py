@@ -6,9 +6,9 @@ import io
 
 import numpy as np
 import pytest
-from photographs import coffee, photograph, psnr
 from PIL import Image, ImageCms
 
+from photographs import coffee, photograph, psnr
 from vcmcodec.codec import EncodeOptions, decode, encode, encode_picture
 from vcmcodec.codec import open as open_file
 from vcmcodec.errors import LimitError, PictureError, RequestError
@@ -95,7 +95,11 @@ def test_backgrounds() -> None:
     cells[1, 1] = 9
     file = encode(rgb, groups=cells)
     whole = np.asarray(decode(file))
-    for background, value in (("red", (255, 0, 0)), ((1, 2, 3), (1, 2, 3)), ("#0a0b0c", (10, 11, 12))):  # noqa: E501
+    for background, value in (
+        ("red", (255, 0, 0)),
+        ((1, 2, 3), (1, 2, 3)),
+        ("#0a0b0c", (10, 11, 12)),
+    ):  # noqa: E501
         image = np.array(decode(file, groups=[9], background=background))
         assert np.array_equal(image[16:32, 16:32], whole[16:32, 16:32])
         image[16:32, 16:32] = value
@@ -104,8 +108,9 @@ def test_backgrounds() -> None:
         decoded = reader.inspect(groups="9")
         assert decoded.groups == (9,)
         assert decoded.absent == pytest.approx(11 / 12)
-    with pytest.raises(RequestError, match="no colour"):
-        decode(file, groups=[9], background="nonsense")
+    for bad in ("nonsense", (1, 2), (0, 0, 256), ("a", "b", "c"), 7):
+        with pytest.raises(RequestError, match="no colour"):
+            decode(file, groups=[9], background=bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +136,7 @@ def test_requests_that_cannot_be_are_refused(asked: dict[str, object]) -> None:
     file = encode(coffee(40, 60))
     with pytest.raises(RequestError):
         decode(file, **asked)  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match="up to 0.25 only"):
+    with pytest.raises(RequestError, match=r"up to 0\.25 only"):
         decode(encode(coffee(40, 60), tasks=["detection"]), width=0.5)
 
 

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photographs import astronaut, photograph, psnr, substreams
 from PIL import Image
 
+from photographs import astronaut, photograph, psnr, substreams
 from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.codec import EncodeOptions, decode, encode, encode_picture
 from vcmcodec.codec import open as open_file
 from vcmcodec.errors import RequestError
 
 QUALITIES = tuple(range(0, 101, 10))
-PICTURES = (("astronaut", 20, 130), ("coffee", 120, 200), ("chelsea", 90, 130), ("rocket", 200, 200))
+PICTURES = (
+    ("astronaut", 20, 130), ("coffee", 120, 200), ("chelsea", 90, 130), ("rocket", 200, 200),
+)  # fmt: skip
 
 
 def curve(rgb: np.ndarray, **options: object) -> tuple[list[int], list[float]]:

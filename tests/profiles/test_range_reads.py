@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photographs import photograph
 
+from photographs import photograph
 from vcmcodec.bitstream.constants import FIRST_READ_BYTES, Kind, LayerId
 from vcmcodec.bitstream.container import Container
 from vcmcodec.codec import decode, encode
@@ -80,7 +80,8 @@ def test_only_what_is_asked_for_is_read_of_a_file(asked: dict[str, object], tmp_
         for e in container.entries
         if e.kind == Kind.GROUP_MAP or (e.group in groups and e.layer <= top)  # type: ignore[operator]
     ]
-    behind = sum(e.end - max(e.offset, FIRST_READ_BYTES) for e in needed if e.end > FIRST_READ_BYTES)
+    front = FIRST_READ_BYTES
+    behind = sum(e.end - max(e.offset, front) for e in needed if e.end > front)
     with open_file(path) as reader:
         assert reader.bytes_read == FIRST_READ_BYTES
         reader.decode(**asked)  # type: ignore[arg-type]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from photographs import photograph, pixels_of, substreams
 
+from photographs import photograph, pixels_of, substreams
 from vcmcodec import edit
 from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.bitstream.container import Container

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photographs import photograph
 from PIL import Image
 
+from photographs import photograph
 from vcmcodec.training.photographs import picture_bytes
 
 TRAINING = ("train-photos-0.tar", "train-photos-1.tar", "voc-train-0.tar", "voc-train-1.tar",

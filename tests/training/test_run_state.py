@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from photographs import NAMES, photograph
-from torch import Tensor, nn
+from torch import nn
 
+from photographs import NAMES, photograph
 from vcmcodec.errors import RequestError, VcmError
 from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
@@ -60,7 +60,8 @@ def steps(folder: Path, pictures: Path, until: int) -> tuple[list[float], Tiny, 
     while run.step < until:
         plan = draw(RECIPE, run.step, run.random)
         images = pool.batch(RECIPE.batch, run.random)
-        value = loss(tiny.codec, images, plan, code(tiny.codec, tiny.prior, images, plan, noisy=True))
+        outcome = code(tiny.codec, tiny.prior, images, plan, noisy=True)
+        value = loss(tiny.codec, images, plan, outcome)
         run.apply(value, schedule(run.step, RECIPE.steps, RECIPE.warm_up, RECIPE.last_rate))
         losses.append(float(value.detach()))
     run.save()
@@ -226,7 +227,8 @@ def test_every_parameter_learns() -> None:
         for widths, labels in ((1, groups * 0), (2, groups), (3, groups * 0))
     ]  # fmt: skip
     for plan in plans:
-        loss(tiny.codec, images, plan, code(tiny.codec, tiny.prior, images, plan, noisy=True)).backward()
+        outcome = code(tiny.codec, tiny.prior, images, plan, noisy=True)
+        loss(tiny.codec, images, plan, outcome).backward()
     for name, value in tiny.named_parameters():
         assert value.grad is not None, name
         assert torch.isfinite(value.grad).all(), name
@@ -302,5 +304,5 @@ def test_pictures_come_out_of_folders_shards_and_files(pictures: Path, tmp_path:
 def test_random_maps_hold_a_few_groups() -> None:
     random = np.random.default_rng(4)
     maps = [random_labels(16, 16, random) for _ in range(100)]
-    assert all(m.shape == (16, 16) and 0 <= m.min() and m.max() <= 3 for m in maps)
+    assert all(m.shape == (16, 16) and m.min() >= 0 and m.max() <= 3 for m in maps)
     assert {len(np.unique(m)) for m in maps} >= {2, 3, 4}

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from photographs import photograph
 from torch import Tensor
 
+from photographs import photograph
 from vcmcodec.entropy.rans import RansDecoder, RansEncoder
 from vcmcodec.models import load_model
 from vcmcodec.nn.gain import Level
