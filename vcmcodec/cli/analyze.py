@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,9 +108,7 @@ class Analysis:
         with show.progress(len(inputs), "analyzed", self._style.quiet) as bar:
             for each in inputs:
                 outputs = self._outputs.get(each.name, Outputs())
-                outcome = batch.attempt(
-                    lambda _, each=each, outputs=outputs: self._one(each, outputs), b""
-                )
+                outcome = batch.attempt(self._work(each, outputs), b"")
                 if isinstance(outcome, batch.Failure):
                     batch.fail(each.name, outcome, self._style)
                     code = 1
@@ -117,6 +116,9 @@ class Analysis:
         if self._coco is not None:
             self._write_coco(self._coco)
         return code
+
+    def _work(self, each: files.Input, outputs: Outputs) -> Callable[[str | bytes], None]:
+        return lambda _: self._one(each, outputs)
 
     def _one(self, each: files.Input, outputs: Outputs) -> None:
         finding = self.look(each.source(), outputs)

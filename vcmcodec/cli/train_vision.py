@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -101,18 +102,18 @@ def command(
 class _Reporter:
     """Hands a step's means to the view, and says a warning once."""
 
-    def __init__(self, view: object) -> None:
+    def __init__(self, view: Callable[[dict[str, float]], None]) -> None:
         self._view, self._said = view, set[str]()
 
     def __call__(self, step: int, means: dict[str, float], warnings: list[str]) -> None:
-        self._view({"step": step, **means})  # type: ignore[operator]
+        self._view({"step": step, **means})
         for warning in warnings:
             if warning not in self._said:
                 self._said.add(warning)
                 show.complain(f"warning: step {step}: {warning}", colour="yellow")
 
 
-def _stop_on_signal() -> object:
+def _stop_on_signal() -> Callable[[], bool]:
     stopped: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

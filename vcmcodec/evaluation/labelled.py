@@ -152,5 +152,5 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     except KeyError:
         file = None
     if file is None:
-        raise PictureError(f"{archive.name} has no {name}")
+        raise PictureError(f"{archive.name!r} has no {name}")
     return file.read()

@@ -62,7 +62,7 @@ class TeacherBackend:
         self.net = load_taps(path.parent).Teacher(str(path))
         self.net.to(memory_format=torch.channels_last)
         self.kind: str = self.net.kind
-        self.labels = VOC
+        self.labels: tuple[str, ...] = VOC
         self.longer_side = int(self.net.meta["size"])
         if self.kind in OVERLAPS:
             self.tasks: tuple[str, ...] = ("detection", "classification")

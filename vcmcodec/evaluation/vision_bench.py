@@ -104,7 +104,7 @@ def run(
     scores = []
     masks = sum(1 for image in labelled.images if image.get("mask"))
     for name, backend in backends:
-        found = predict_all(labelled, backend, lambda line, name=name: progress(f"{name}: {line}"))
+        found = predict_all(labelled, backend, _led_by(name, progress))
         speed = measure_speed(backend, threads, repeats) if threads else None
         scores.append(_score(name, backend, labelled, found, speed))
     return VisionBench(
@@ -116,6 +116,10 @@ def run(
         describe_environment(max(threads, default=1)),
         tuple(scores),
     )
+
+
+def _led_by(name: str, progress: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda line: progress(f"{name}: {line}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,14 +200,14 @@ def _summary(bench: VisionBench) -> Table:
         rows.append(
             (
                 s.name,
-                _number(detection and detection.map50),
-                _number(detection and detection.map),
-                _number(s.well_covered and s.well_covered.map50),
-                _number(areas and areas.miou),
-                _number(areas and areas.accuracy),
+                _number(detection.map50 if detection else None),
+                _number(detection.map if detection else None),
+                _number(s.well_covered.map50 if s.well_covered else None),
+                _number(areas.miou if areas else None),
+                _number(areas.accuracy if areas else None),
                 _number(s.mean_presence),
-                *(_number(speed and speed.median_ms[n]) for n in counts),
-                _number(speed and speed.kmacs_per_pixel, 2),
+                *(_number(speed.median_ms[n] if speed else None) for n in counts),
+                _number(speed.kmacs_per_pixel if speed else None, 2),
                 "-" if speed is None else f"{speed.input_pixels / 1e6:.3f}",
             )
         )
@@ -249,8 +253,8 @@ def _by_class(bench: VisionBench) -> Table:
 
 def _parts(s: VisionScores) -> tuple[tuple[str, dict[str, Any] | None], ...]:
     return (
-        ("AP50", s.detection and s.detection.by_class),
-        ("IoU", s.areas and s.areas.by_class),
+        ("AP50", s.detection.by_class if s.detection else None),
+        ("IoU", s.areas.by_class if s.areas else None),
         ("presence", s.presence),
     )
 

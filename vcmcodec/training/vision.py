@@ -29,6 +29,7 @@ from vcmcodec.training.vision_losses import (
     presence_loss,
     segmentation_loss,
 )
+from vcmcodec.vision.layers import channels_last
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 
@@ -105,11 +106,9 @@ class VisionTrainer:
     def __init__(self, recipe: VisionRecipe, device: torch.device) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.device, self.step = recipe, device, 0
-        self.network = VisionNetwork(recipe.config).to(device, memory_format=torch.channels_last)
+        self.network = channels_last(VisionNetwork(recipe.config).to(device))
         self.average = deepcopy(self.network).eval().requires_grad_(False)
-        self.distillation = Distillation(recipe.config).to(
-            device, memory_format=torch.channels_last
-        )
+        self.distillation = channels_last(Distillation(recipe.config).to(device))
         self.optimiser = MuonAdamW(
             parameter_groups(self.network, self.distillation, recipe.weight_decay), recipe.rate
         )
@@ -145,7 +144,7 @@ class VisionTrainer:
         parts = self.losses(batch)
         total = torch.stack(list(parts.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
         if not torch.isfinite(norm):

@@ -121,5 +121,5 @@ def decode_all(
 def _member(tar: tarfile.TarFile, name: str) -> bytes:
     file = tar.extractfile(name)
     if file is None:
-        raise RequestError(f"{tar.name} has no {name}")
+        raise RequestError(f"{tar.name!r} has no {name}")
     return file.read()

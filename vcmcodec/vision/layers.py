@@ -6,8 +6,12 @@ arithmetic rate of depthwise ones, and ReLU trains a fifth faster than SiLU.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class ConvNorm(nn.Module):
@@ -91,6 +95,11 @@ class Separable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
         return self.pointwise(self.depthwise(x))
+
+
+def channels_last(module: Module) -> Module:
+    """Store all kernels with the channels innermost, which is fastest on CPUs; same module."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def fold_norms(module: nn.Module) -> None:

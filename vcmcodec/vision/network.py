@@ -91,6 +91,14 @@ def stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
     )
 
 
+def _start(out: nn.Module, bias: float) -> None:
+    """Small weights and a chosen bias for the last layer of a head."""
+    assert isinstance(out, nn.Conv2d)
+    assert out.bias is not None
+    nn.init.normal_(out.weight, std=0.01)
+    nn.init.constant_(out.bias, bias)
+
+
 class Pyramid(nn.Module):
     """Top-down, then bottom-up fusion of c3, c4, c5 into p3, p4, p5 of equal width."""
 
@@ -138,11 +146,9 @@ class DetectionHead(nn.Module):
         self.class_outs = nn.ModuleList(nn.Conv2d(config.head, config.classes, 1) for _ in levels)
         self.box_outs = nn.ModuleList(nn.Conv2d(config.head, 4, 1) for _ in levels)
         for out in self.class_outs:
-            nn.init.normal_(out.weight, std=0.01)
-            nn.init.constant_(out.bias, -4.6)  # prior of one hit in a hundred cells
+            _start(out, -4.6)  # prior of one hit in a hundred cells
         for out in self.box_outs:
-            nn.init.normal_(out.weight, std=0.01)
-            nn.init.constant_(out.bias, 2.5)  # boxes of five cells to begin with
+            _start(out, 2.5)  # boxes of five cells to begin with
 
     def forward(self, levels: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
         """(class logits, distances in cells), one tensor a level each."""
@@ -181,7 +187,7 @@ class ClassificationHead(nn.Module):
         super().__init__()
         self.tower = ConvNorm(config.c5, config.c5, 1)
         self.out = nn.Conv2d(config.c5, config.classes, 1)
-        nn.init.constant_(self.out.bias, -2.0)
+        _start(self.out, -2.0)  # a class is in one picture of eight
 
     def forward(self, c5: Tensor) -> Tensor:
         """(N, classes) logits."""
@@ -191,6 +197,9 @@ class ClassificationHead(nn.Module):
 
 class VisionNetwork(nn.Module):
     """Backbone, pyramid and the three heads."""
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, config: VisionConfig | None = None) -> None:
         super().__init__()

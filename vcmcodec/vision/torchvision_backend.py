@@ -56,7 +56,8 @@ def import_torchvision() -> ModuleType:
 
 def _import_without_operators() -> ModuleType:
     if not _declared:
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        # torch.library is not typed
+        library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for name in _MISSING:
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.impl("nms", _nms, "CompositeExplicitAutograd")
@@ -70,8 +71,8 @@ def _import_without_operators() -> ModuleType:
         raise RequestError(f"torchvision cannot be imported: {error}") from error
     boxes._assert_has_ops = lambda: None
     # its own fallback compiles itself at the first call, which takes longer than it ever saves
-    plain = sys.modules[roi_align.__module__]._roi_align
-    sys.modules[roi_align.__module__]._roi_align = getattr(plain, "__wrapped__", plain)
+    module: Any = sys.modules[roi_align.__module__]
+    module._roi_align = getattr(module._roi_align, "__wrapped__", module._roi_align)
     return torchvision
 
 

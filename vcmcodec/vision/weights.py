@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 
 from vcmcodec.errors import WeightsError
+from vcmcodec.vision.layers import channels_last
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 FORMAT = "vcm-vision-1"
@@ -92,6 +93,6 @@ def load(path: Path, device: str | torch.device = "cpu") -> VisionModel:
         labels, longer = tuple(about["labels"]), int(about["longer_side"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{path} does not hold a vision network: {error}") from error
-    network = network.to(device, memory_format=torch.channels_last)
+    network = channels_last(network.to(device))
     network.requires_grad_(False)
     return VisionModel(network, labels, longer, about.get("facts", {}))
