@@ -34,6 +34,7 @@ Groups = (
     grouping.GroupPlan | str | os.PathLike[str] | bytes | np.ndarray | Image.Image | Sequence[Any]
 )
 MACHINE_TASKS = (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION)
+AUTO = "auto"  # groups by the vision network; a file of that name is ./auto
 SEARCH_STEPS = 12  # bisections of the rate level in a search for a size
 
 
@@ -97,7 +98,8 @@ def encode_picture(
     Args:
         image: whatever `pixels.read` takes.
         options: see there.
-        groups: a `GroupPlan`, a mask (path, array or picture) or boxes (path or list).
+        groups: a `GroupPlan`, a mask (path, array or picture), boxes (path or list), or "auto":
+            the objects that the vision network detects.
         device: where the transforms run.
 
     Raises:
@@ -111,7 +113,7 @@ def encode_picture(
     options = options or EncodeOptions()
     picture = pixels.read(image, limits)
     spec = catalogue.profile(options.profile)
-    plan = _plan_groups(groups, picture)
+    plan = _plan_groups(groups, picture, device)
     tasks = _tasks(spec, options.tasks)
     model = load_model(spec.name, options.model, device=device)
     rows, columns = -(-picture.height // CELL), -(-picture.width // CELL)
@@ -137,7 +139,9 @@ def encode_picture(
     return _search(finish, list(pieces), levels, tasks, options, target)
 
 
-def _plan_groups(groups: Groups | None, picture: pixels.Picture) -> grouping.GroupPlan | None:
+def _plan_groups(
+    groups: Groups | None, picture: pixels.Picture, device: str
+) -> grouping.GroupPlan | None:
     """Groups in whatever form; one group is the same as none."""
     size = picture.height, picture.width
     if groups is None:
@@ -148,6 +152,10 @@ def _plan_groups(groups: Groups | None, picture: pixels.Picture) -> grouping.Gro
         plan = grouping.from_image(groups, *size)
     elif isinstance(groups, np.ndarray):
         plan = grouping.from_mask(groups, *size)
+    elif isinstance(groups, str) and groups == AUTO:
+        from vcmcodec.vision.auto_groups import find_groups
+
+        plan = grouping.from_boxes(find_groups(picture.rgb, device=device), *size)
     elif isinstance(groups, str | bytes | os.PathLike):
         plan = grouping.read(groups, *size)
     else:

@@ -183,7 +183,7 @@ def tell(name: str, found: Predictions, score: float) -> None:
 
 
 def _bar(part: float) -> str:
-    return "━" * max(1, round(BARS * part))
+    return "━" * round(BARS * part)
 
 
 def _png(image: Any) -> bytes:

@@ -41,8 +41,10 @@ def encode_one(settings: Settings, source: str | bytes) -> batch.Product:
 
     started = time.perf_counter()
     picture = pixels.read(source, settings.limits)
-    plan = None
-    if settings.groups is not None:
+    plan: grouping.GroupPlan | str | None = None
+    if settings.groups == codec.AUTO:
+        plan = codec.AUTO
+    elif settings.groups is not None:
         where = groups_file(settings.groups, source)
         labels = dict(settings.labels) or None
         plan = grouping.read(where, picture.height, picture.width, labels)
@@ -154,9 +156,10 @@ def _exclusive(**given: Any) -> None:
 @click.option(
     "-g",
     "--groups",
-    metavar="MASK.png|BOXES.json|DIR",
+    metavar="MASK.png|BOXES.json|DIR|auto",
     help="Code parts of the picture on their own: a mask whose pixel values are group ids, a list"
-    " of boxes, or a folder with one of them for each picture, under the picture's name.",
+    " of boxes, or a folder with one of them for each picture, under the picture's name; auto:"
+    " the objects that the vision network finds.",
 )
 @click.option(
     "--labels",

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from vcmcodec.errors import RequestError
 from vcmcodec.vision.predictions import Predictions
 
 MOST_GROUPS = 64  # each group costs header bytes and an entropy coder run
 SMALLEST = 16.0  # pixels; a box smaller than a cell is not worth a group of its own
+
+
+def find_groups(rgb: npt.NDArray[np.uint8], *, device: str = "cpu") -> list[dict[str, Any]]:
+    """Look at a picture (H, W, 3) uint8 with the installed network and group its objects.
+
+    Raises:
+        WeightsError: no vision network is installed.
+    """
+    from vcmcodec.vision.backend import open_backend
+
+    found = open_backend(device=device).predict(rgb, ["detection"])
+    return groups_from_predictions(found, rgb.shape[0], rgb.shape[1])
 
 
 def groups_from_predictions(

@@ -16,7 +16,7 @@ AREA_WEIGHT = 0.45
 
 def colour_of(index: int) -> tuple[int, int, int]:
     """A bright colour for the class number `index`, different from its neighbours'."""
-    lightness = (0.48, 0.62, 0.36)[index % 3]
+    lightness = (0.5, 0.68, 0.42)[index % 3]
     r, g, b = colorsys.hls_to_rgb((0.02 + index * _GOLDEN) % 1.0, lightness, 0.9)
     return round(255 * r), round(255 * g), round(255 * b)
 
