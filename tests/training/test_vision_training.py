@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import tarfile
@@ -11,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from vcmcodec.cli.train_vision import command
 from vcmcodec.errors import RequestError
 from vcmcodec.training import muon, vision_losses
 from vcmcodec.training.blobs import BlobReader, BlobWriter
@@ -22,6 +25,7 @@ from vcmcodec.training.vision import (
     Phase,
     VisionRecipe,
     VisionTrainer,
+    batches_from,
     load_average,
     train_vision,
     with_steps,
@@ -37,6 +41,7 @@ from vcmcodec.training.vision_views import (
     interpolation_matrix,
     known_objects,
 )
+from vcmcodec.vision import weights
 from vcmcodec.vision.network import VisionConfig
 
 SMALL = VisionConfig(stem=8, c2=8, c3=16, c4=16, c5=16, pyramid=16, head=8)
@@ -358,3 +363,26 @@ def test_objects_join_in_order() -> None:
     one = Objects(np.zeros((1, 4)), np.array([1]), np.array([0.5]))
     two = Objects(np.ones((2, 4)), np.array([2, 3]), np.array([1.0, 0.0]))
     assert one.join(two).labels.tolist() == [1, 2, 3]
+
+
+def test_workers_prepare_the_same_batches(data: Path, cache: Path) -> None:
+    own = list(batches_from(RECIPE, data, cache, 3, 0))
+    theirs = list(batches_from(RECIPE, data, cache, 3, 1))
+    assert [b.rgb.shape[-1] for b in own] == [64, 96, 96]
+    for one, other in zip(own, theirs, strict=True):
+        assert torch.equal(one.rgb, other.rgb)
+        assert all(torch.equal(a, b) for a, b in zip(one.boxes, other.boxes, strict=True))
+
+
+def test_the_command_trains_and_exports(data: Path, cache: Path, tmp_path: Path) -> None:
+    run, target = tmp_path / "run", tmp_path / "weights"
+    line = ["--data", data, "--cache", cache, "--run", run, "--steps", 1, "--batch-scale", 0.1]
+    line += ["--export", target, "--model", "vision-test", "--size", 128]
+    done = CliRunner().invoke(command, [str(part) for part in line], standalone_mode=False)
+    assert done.exception is None, done.exception
+    assert {"last.pt", "log.jsonl"} <= {path.name for path in run.iterdir()}
+    (entry,) = json.loads((target / "manifest.json").read_text())["models"]
+    assert (entry["id"], entry["profile"]) == ("vision-test", "vision")
+    model = weights.load(target / entry["file"])
+    assert (model.longer_side, model.facts["steps"]) == (128, 1)
+    assert entry["sha256"] == hashlib.sha256((target / entry["file"]).read_bytes()).hexdigest()
