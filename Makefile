@@ -7,8 +7,7 @@
 
 PYTHON ?= python3.11
 VENV ?= .venv
-# Where torch comes from; for a machine without a GPU the CPU build is a tenth of the size:
-#   make test TORCH="--index-url https://download.pytorch.org/whl/cpu"
+# Options of pip for torch alone, such as the index of its CPU builds: a tenth of the size.
 TORCH ?=
 PYTEST_ARGS ?=
 PICTURES ?= demo/pictures

@@ -99,7 +99,7 @@ def test_backgrounds() -> None:
         ("red", (255, 0, 0)),
         ((1, 2, 3), (1, 2, 3)),
         ("#0a0b0c", (10, 11, 12)),
-    ):  # noqa: E501
+    ):
         image = np.array(decode(file, groups=[9], background=background))
         assert np.array_equal(image[16:32, 16:32], whole[16:32, 16:32])
         image[16:32, 16:32] = value

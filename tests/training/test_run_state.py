@@ -188,9 +188,7 @@ def test_training_writes_its_log_and_resumes(tmp_path: Path, pictures: Path) -> 
     assert run["step"] == 6
     once = tmp_path / "once"
     whole = scene_run.train([pictures], once, RECIPE, shown.append, until=6, bfloat16=False)
-    for (name, a), (_, b) in zip(
-        learned.named_parameters(), whole.named_parameters(), strict=True
-    ):
+    for (name, a), (_, b) in zip(learned.named_parameters(), whole.named_parameters(), strict=True):
         assert torch.equal(a, b), name
 
 

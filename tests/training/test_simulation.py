@@ -95,9 +95,7 @@ def traverse(codec: PictureCodec, base_coder: Any, coder: Any, levels: tuple[int
     low, high = (Level(level, codec.latent.levels) for level in levels)
     channels = codec.latent.base_channels
     hyper = codec.entropy.hyper_context(base_coder.hyper(codec.latent.hyper), grid)
-    values = codec.entropy.code_slices(
-        base_coder, grid, low, hyper, 0, torch.zeros(grid.size, 0)
-    )
+    values = codec.entropy.code_slices(base_coder, grid, low, hyper, 0, torch.zeros(grid.size, 0))
     values = codec.entropy.code_refinement(
         coder, grid, high, low, hyper, values, codec.gains.log_gain[:, :channels]
     )

@@ -1,4 +1,4 @@
-"""What a training shows: a bar on a terminal, a line now and then elsewhere; standard error only."""
+"""What a training shows: a bar on a terminal, else a line now and then; standard error only."""
 
 from __future__ import annotations
 

@@ -137,9 +137,7 @@ class SliceModel(nn.Module):
         self.own = IntegerLinear(9 * (self.NARROW + 2 * self.direct), self.OWN)
         self.first = IntegerLinear(inputs, self.HIDDEN)
         self.second = IntegerLinear(self.HIDDEN, self.HIDDEN)
-        self.last = IntegerLinear(
-            self.HIDDEN, 2 * channels, limit=MEAN_MAX, relu=False, zero=True
-        )
+        self.last = IntegerLinear(self.HIDDEN, 2 * channels, limit=MEAN_MAX, relu=False, zero=True)
 
     def context(self, hyper: Tensor, before: Tensor | None, grid: CellGrid) -> Tensor:
         """What is known of every cell before this slice; `before` is companded, (cells, 2n).
@@ -239,8 +237,15 @@ class LatentModel(nn.Module):
             where = slice(done.shape[1], done.shape[1] + model.channels)
             before = self._compand(done, coder.exact) if done.shape[1] else None
             values = self._code(
-                coder, grid, model, where, self.shape.phases[number], hyper, before,
-                offsets[where], None,
+                coder,
+                grid,
+                model,
+                where,
+                self.shape.phases[number],
+                hyper,
+                before,
+                offsets[where],
+                None,
             )
             done = torch.cat([done, values], 1)
         return done
@@ -280,8 +285,15 @@ class LatentModel(nn.Module):
             if done.shape[1]:
                 before = torch.cat([seen, self._compand(done, coder.exact)], 1)
             values = self._code(
-                coder, grid, model, where, self.shape.phases[number], hyper, before,
-                offsets[where], guess[:, where],
+                coder,
+                grid,
+                model,
+                where,
+                self.shape.phases[number],
+                hyper,
+                before,
+                offsets[where],
+                guess[:, where],
             )
             done = torch.cat([done, values], 1)
         return done
@@ -319,8 +331,11 @@ class LatentModel(nn.Module):
             if isinstance(module, IntegerLinear):
                 module.freeze()
         for table in (
-            self.level_features, self.level_index, self.refine_features,
-            self.refine_base_features, self.refine_index,
+            self.level_features,
+            self.level_index,
+            self.refine_features,
+            self.refine_base_features,
+            self.refine_index,
         ):
             table.copy_(torch.floor(table + 0.5))
 

@@ -100,9 +100,7 @@ class Analysis(nn.Module):
             NestedBlock(shape.latent) for _ in range(shape.latent_blocks)
         )
 
-    def forward(
-        self, image: Tensor, geometry: GroupGeometry | None, widths: int
-    ) -> list[Tensor]:
+    def forward(self, image: Tensor, geometry: GroupGeometry | None, widths: int) -> list[Tensor]:
         """Compute the parts of the first `widths` widths."""
         masks8 = geometry.masks8 if geometry else None
         masks16 = geometry.masks16 if geometry else None
