@@ -141,6 +141,24 @@ def test_the_start_is_a_transform_codec() -> None:
     assert torch.allclose(gain * inverse, torch.ones(3), atol=1e-5)
 
 
+def test_the_halo_is_how_far_values_reach(codec: PictureCodec) -> None:
+    """Not a cell less, or tiles would show; not a cell more, or they would cost."""
+    halo, columns = codec.transform.halo_cells, 11
+    image = torch.rand(1, 3, 16, 16 * columns, generator=torch.Generator().manual_seed(1))
+    latent = torch.cat(codec.analysis(image, None, 3), -1)
+    touched = image.clone()
+    touched[..., 80:96] = 1 - touched[..., 80:96]  # the middle cell
+    other = torch.cat(codec.analysis(touched, None, 3), -1)
+    cells = (latent != other).any(-1)[0, 0].nonzero().flatten().tolist()
+    assert cells == list(range(5 - halo, 5 + halo + 1))
+    shown = codec.synthesis(latent, None)
+    moved = latent.clone()
+    moved[:, :, 5] += 1
+    pixels = (codec.synthesis(moved, None) != shown).any(2).any(1)[0]
+    cells = pixels.reshape(columns, 16).any(1).nonzero().flatten().tolist()
+    assert cells == list(range(5 - halo, 5 + halo + 1))
+
+
 def test_the_trained_encoder_is_nested_too() -> None:
     codec = load_model("scene").codec
     wide = codec.analysis(images(1), GroupGeometry(LABELS), 3)

@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from photographs import Key, grid, photograph, pixels_of, substreams
@@ -17,11 +17,13 @@ from vcmcodec.bitstream.container import Container
 from vcmcodec.codec import decode, encode
 from vcmcodec.nn import blocks
 from vcmcodec.nn.geometry import GroupGeometry
+from vcmcodec.profiles import scene
 
 few = settings(
     max_examples=12,
     deadline=None,
     derandomize=True,
+    phases=(Phase.explicit, Phase.generate),  # to shrink a failure takes minutes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -136,6 +138,17 @@ def test_parts_of_a_picture_fit_together(case: Case, data: st.DataObject) -> Non
         alone = np.asarray(decode(edit.extract(file, groups=[one])))
         inside = pixels_of(case.cells == one, *case.rgb.shape[:2])
         assert np.array_equal(alone[inside][:, :3], whole[inside])
+
+
+def test_values_of_groups_that_are_not_decoded_are_zero() -> None:
+    cells = np.zeros((3, 4), np.uint8)
+    cells[1:, 1:3] = 1
+    file = encode(photograph("astronaut", 48, 64, 30, 150), quality=80, groups=cells)
+    with mock.patch.object(scene, "synthesise", wraps=scene.synthesise) as shown:
+        decode(file, groups=[1])
+    values = shown.call_args.args[1].numpy()
+    assert not values[cells == 0].any()
+    assert values[cells == 1].any(-1).all()
 
 
 def test_the_groups_that_matter_are_told_apart() -> None:
