@@ -77,6 +77,7 @@ def command(
     import torch
 
     from vcmcodec.training import vision, vision_cache, vision_export
+    from vcmcodec.training.vision_pictures import read_samples
 
     torch.set_num_threads(threads)
     recipe = dataclasses.replace(vision.VisionRecipe(), seed=seed)
@@ -88,7 +89,12 @@ def command(
     if not (cache / "pictures.json").exists():
         if not quiet:
             show.say(f"showing the training pictures to the teachers once: {cache}")
-        vision_cache.build(data, teachers or data / "teachers", cache, threads)
+        where = teachers or data / "teachers"
+        with training_view(len(read_samples(data)), quiet) as view:
+            vision_cache.build(
+                data, where, cache, device=device,
+                progress=lambda done, total: view({"step": done, "total": total}),
+            )  # fmt: skip
     with training_view(recipe.steps, quiet) as view:
         last = vision.train_vision(
             recipe, data, cache, folder, device=device, workers=workers, minutes=minutes,

@@ -176,8 +176,7 @@ def measure_speed(backend: Backend, threads: Sequence[int], repeats: int) -> Vis
         with torch_threads(count):
             timing = measure_rounds({"predict": lambda: backend.predict(rgb)}, repeats, 2)
             medians[count] = timing["predict"].median_ms
-    longer = int(getattr(backend, "longer_side", 512))
-    scale = longer / max(SPEED_SIZE)
+    scale = backend.longer_side / max(SPEED_SIZE)
     pixels = round(SPEED_SIZE[0] * scale) * round(SPEED_SIZE[1] * scale)
     kmacs, _ = count_kmacs(lambda: backend.predict(rgb), pixels)
     return VisionSpeed(medians, kmacs, pixels)

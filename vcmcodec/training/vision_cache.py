@@ -11,7 +11,7 @@ Only teachers under a permissive licence are opened (`TEACHERS`).
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch.nn import functional
 from vcmcodec.evaluation.teachers import VOC_IN_COCO, load_taps
 from vcmcodec.training.blobs import BlobWriter
 from vcmcodec.training.vision_pictures import Sample, decode_all, read_samples
+from vcmcodec.vision.layers import channels_last
 
 TEACHERS = {
     "yolox": "yolox-nano.pth",
@@ -69,12 +70,14 @@ MAPS = {
 class TeacherPanel:
     """The permissively licensed teachers, run on one picture at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        """Load the teachers from their folder onto a device."""
         taps = load_taps(folder)
+        self.device = torch.device(device)
         self._suppress = taps.suppress
         self.nets = {name: taps.Teacher(str(folder / file)) for name, file in TEACHERS.items()}
         for net in self.nets.values():
-            net.to(memory_format=torch.channels_last)
+            channels_last(net.to(self.device))
 
     @torch.no_grad()
     def look(self, rgb: np.ndarray) -> tuple[dict[str, Tensor], np.ndarray, dict[str, float]]:
@@ -93,19 +96,19 @@ class TeacherPanel:
             image, scale = _fit(picture, LONGER[name], net.meta["pad_value"])
             scales[name] = scale
             wanted = [spec.tap for spec in MAPS.values() if spec.teacher == name]
-            with torch.autocast("cpu", torch.bfloat16, enabled=name != "yolox"):
-                out, features = net(image, taps=wanted)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=name != "yolox"):
+                out, features = net(image.to(self.device), taps=wanted)
             for key, spec in MAPS.items():
                 if spec.teacher == name:
-                    maps[key] = features[spec.tap][0].float()
+                    maps[key] = features[spec.tap][0].float().cpu()
             if name == "yolox":
                 boxes = self._boxes(out, scale, rgb.shape[0], rgb.shape[1])
         return maps, boxes, scales
 
     def _boxes(self, out: dict[str, Any], scale: float, height: int, width: int) -> np.ndarray:
-        score, label = out["scores"][0][:, list(VOC_IN_COCO)].max(1)
+        score, label = out["scores"][0].cpu()[:, list(VOC_IN_COCO)].max(1)
         keep = score > PSEUDO_SCORE
-        box, score, label = out["boxes"][0][keep] / scale, score[keep], label[keep]
+        box, score, label = out["boxes"][0].cpu()[keep] / scale, score[keep], label[keep]
         order = score.argsort(descending=True)[:1000]
         box, score, label = box[order], score[order], label[order]
         stay = self._suppress(box + label[:, None] * 8192.0, PSEUDO_OVERLAP)[:100]
@@ -154,11 +157,25 @@ def fit_components(panel: TeacherPanel, pictures: list[np.ndarray]) -> dict[str,
     return found
 
 
-def build(data: Path, teachers: Path, cache: Path, threads: int = 1) -> None:
-    """Write the cache `cache/pictures.*` of all training pictures below `data`."""
-    torch.set_num_threads(threads)
+def build(
+    data: Path,
+    teachers: Path,
+    cache: Path,
+    *,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write the cache `cache/pictures.*` of all training pictures.
+
+    Args:
+        data: folder of the training sets.
+        teachers: folder of the teachers and `taps.py`.
+        cache: where to write.
+        device: where the teachers run.
+        progress: told how many pictures are done, of how many.
+    """
     torch.manual_seed(0)
-    panel = TeacherPanel(teachers)
+    panel = TeacherPanel(teachers, device)
     samples = read_samples(data)
     chosen = samples[:: max(1, len(samples) // 160)]
     components = fit_components(panel, [rgb for _, rgb, _ in decode_all(data, chosen)])
@@ -174,8 +191,7 @@ def build(data: Path, teachers: Path, cache: Path, threads: int = 1) -> None:
             arrays[name] = flat.reshape(*value.shape[1:], -1).half().numpy()  # (h, w, C)
         arrays["scales"] = np.array([scales[name] for name in TEACHERS], np.float32)
         writer.add(record_key(sample), arrays)
-        if count % 200 == 0:
-            print(f"{count} of {len(samples)} pictures", flush=True)
+        progress(count + 1, len(samples))
     writer.close()
     torch.save(components, cache / "components.pt")
     (cache / "maps.json").write_text(json.dumps({k: vars(v) for k, v in MAPS.items()}))
@@ -184,7 +200,3 @@ def build(data: Path, teachers: Path, cache: Path, threads: int = 1) -> None:
 def record_key(sample: Sample) -> str:
     """Name of a picture's record in the cache."""
     return f"{sample.tar}/{sample.name}"
-
-
-if __name__ == "__main__":
-    build(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

@@ -47,8 +47,10 @@ class Backend(Protocol):
         labels: all names that results may bear.
         tasks: what it can do, names of `network.TASKS`.
         splits: names of its split points; empty if it can only run whole.
+        longer_side: of its input, in pixels.
     """
 
+    longer_side: int
     labels: tuple[str, ...]
     tasks: tuple[str, ...]
     splits: tuple[str, ...]
@@ -79,6 +81,7 @@ class ReferenceBackend:
         """Take a model from `weights.load`; `longer_side` overrides its input size in pixels."""
         self._predictor = Predictor(model, longer_side=longer_side)
         self.model = model
+        self.longer_side = self._predictor.longer_side
         self.labels = model.labels
         self.tasks: tuple[str, ...] = TASKS
         self.splits = tuple(SPLITS)

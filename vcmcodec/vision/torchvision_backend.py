@@ -155,6 +155,9 @@ class TorchvisionBackend:
         self.labels = self._names[1:] if background else self._names
         self._offset = 1 if background else 0
         self.splits = self._find_splits()
+        self.longer_side = 640 if self._kind == "detection" else 0
+        if self._kind != "detection":
+            self.longer_side = max(_preset_size(self._preset, 480, 640, self._kind))
 
     def _find_splits(self) -> tuple[str, ...]:
         if self._kind != "classification":
