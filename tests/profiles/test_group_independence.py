@@ -46,8 +46,11 @@ class Case:
     @property
     def kinds(self) -> set[int]:
         """Kinds of substreams that the group must have."""
-        base = min(30, self.quality) if self.base_quality is None else self.base_quality
-        refined = {int(Kind.REFINEMENT)} if base < self.quality else set()
+        base = self.base_quality
+        if base is None:
+            base = min(scene.DEFAULT_BASE_QUALITY, self.quality)
+        levels = scene.Levels(round(100 * base), round(100 * self.quality))
+        refined = {int(Kind.REFINEMENT)} if levels.refined else set()
         return {int(Kind.LATENT), int(Kind.DIGEST)} | refined
 
     def encode(self, rgb: np.ndarray) -> bytes:

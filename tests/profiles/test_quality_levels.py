@@ -139,8 +139,10 @@ def test_a_target_that_is_too_small_names_the_least(options: dict[str, object]) 
 
 def test_targets_for_machines_move_the_base() -> None:
     rgb = photograph("coffee", 180, 250, 60, 100)
-    small, large = (encode(rgb, tasks=["detection"], target_size=s) for s in (700, 1400))
-    for file, target in ((small, 700), (large, 1400)):
+    least, most = (len(encode(rgb, tasks=["detection"], base_quality=q)) for q in (0, 100))
+    for share in (0.1, 0.6):
+        target = round(least + share * (most - least))
+        file = encode(rgb, tasks=["detection"], target_size=target)
         assert 0.9 * target <= len(file) <= target
     with pytest.raises(RequestError, match="cannot both hold"):
         encode(rgb, tasks=["detection"], base_quality=20, target_size=1000)

@@ -14,7 +14,7 @@ from vcmcodec.bitstream.container import Container
 from vcmcodec.codec import decode, encode
 from vcmcodec.codec import open as open_file
 
-CELLS = np.zeros((12, 16), np.uint8)
+CELLS = np.zeros((15, 20), np.uint8)
 CELLS[3:9, 4:11] = 1
 CELLS[10:, :3] = 2
 
@@ -22,7 +22,7 @@ CELLS[10:, :3] = 2
 @cache
 def file() -> bytes:
     """Larger than the first read."""
-    made = encode(photograph("coffee", 192, 256, 60, 150), quality=100, groups=CELLS)
+    made = encode(photograph("coffee", 240, 320, 60, 150), quality=100, groups=CELLS)
     assert len(made) > 2 * FIRST_READ_BYTES
     return made
 

@@ -250,6 +250,17 @@ class LatentModel(nn.Module):
             done = torch.cat([done, values], 1)
         return done
 
+    def carry_over(
+        self, values: Tensor, level: Level, base_level: Level, log_gain: Tensor
+    ) -> Tensor:
+        """Values of the base in 1/16 steps of another level, in integers; nothing is coded.
+
+        Args:
+            values: (cells, base channels), 1/16 steps of `base_level`.
+            log_gain: (levels, base channels) integer gains in 1/256 octave (`gain.Gains`).
+        """
+        return scale_exactly(values, level.integers(log_gain) - base_level.integers(log_gain))
+
     def code_refinement(
         self,
         coder: Coder,

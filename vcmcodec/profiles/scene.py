@@ -38,10 +38,13 @@ LATENT = LatentShape(
 )
 
 DEFAULT_QUALITY = 50.0
-DEFAULT_BASE_QUALITY = 30.0  # of machine tasks, until their curves are measured
+DEFAULT_BASE_QUALITY = 35.0  # of machine tasks, until their curves are measured
 TILE_CELLS = 64
 TILED_FROM_PIXELS = 2**22  # larger pictures are cut into tiles
 DIGEST_BYTES = 8
+# Below this difference of levels, in hundredths, coding the base's channels again costs more than
+# it gives (measured, decisions/0005); part of the norm (section 6.1).
+REFINED_FROM = 2500
 RATE_PRICE = 0.15  # share of the Lagrangian's price at which rounding weighs bits; decisions/0005
 Runs = Mapping[tuple[Kind, LayerId, int, int], bytes]  # (kind, layer, group position, tile)
 
@@ -78,7 +81,12 @@ class Levels:
     @property
     def refined(self) -> bool:
         """Whether the base's channels are coded again for people."""
-        return self.people is not None and self.people > self.base
+        return self.people is not None and self.people - self.base >= REFINED_FROM
+
+    @property
+    def carried(self) -> bool:
+        """Whether people make do with the base's channels, at their coarser level."""
+        return self.people is not None and 0 < self.people - self.base < REFINED_FROM
 
     def at(self, layer: LayerId, levels: int) -> Level:
         """The level that values decoded up to `layer` are in, of a model's trained `levels`."""
@@ -194,6 +202,10 @@ def _encode_piece(
             codec.gains.log_gain[:, :base_channels],
         )  # fmt: skip
         close(current, Kind.REFINEMENT, LayerId.MID)
+    elif levels.carried:
+        values = codec.entropy.carry_over(
+            values, tile.level, tile.base_level, codec.gains.log_gain[:, :base_channels]
+        )
     for layer in (LayerId.MID, LayerId.FULL):
         current = coder(steps, None, tile.level)
         values = codec.entropy.code_slices(current, tile.grid, tile.level, hyper, layer, values)
@@ -272,6 +284,9 @@ def _decode_tile(
             codec.gains.log_gain[:, : shape.base_channels],
         )  # fmt: skip
         current.finish()
+    elif levels.carried:
+        log_gain = codec.gains.log_gain[:, : shape.base_channels]
+        values = codec.entropy.carry_over(values, tile.level, tile.base_level, log_gain)
     for at in (LayerId.MID, LayerId.FULL)[: int(layer)]:
         current = coder(Kind.LATENT, at)
         values = codec.entropy.code_slices(current, tile.grid, tile.level, hyper, at, values)

@@ -12,6 +12,7 @@ from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
 from vcmcodec.nn.geometry import GroupGeometry
 from vcmcodec.nn.integer import IntegerLinear
 from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
+from vcmcodec.profiles.scene import REFINED_FROM
 from vcmcodec.training.coder import HyperPrior, TrainingCoder
 from vcmcodec.training.photographs import random_labels
 
@@ -22,7 +23,7 @@ class Draw:
 
     Attributes:
         level: rate level of the widest layer that is coded.
-        base_level: rate level of the base; below `level` the base is refined.
+        base_level: rate level of the base; below `level` it is refined or carried over.
         widths: 1 base, 2 up to mid, 3 full.
         labels: (rows, columns) group map of every crop of the batch.
     """
@@ -112,9 +113,12 @@ def code(
         if plan.base_level < plan.level:
             preview = synthesise(values, base_level)
             log_gain = codec.gains.log_gain[:, :base_channels]
-            values = codec.entropy.code_refinement(
-                coder, grid, level, base_level, hyper, values, log_gain
-            )
+            if plan.level - plan.base_level >= REFINED_FROM:
+                values = codec.entropy.code_refinement(
+                    coder, grid, level, base_level, hyper, values, log_gain
+                )
+            else:
+                values = codec.entropy.carry_over(values, level, base_level, log_gain)
         for layer in range(1, plan.widths):
             values = codec.entropy.code_slices(coder, grid, level, hyper, layer, values)
         bits = bits + coder.bits

@@ -79,8 +79,8 @@ class VisionRecipe:
     teach: tuple[float, float] = (4.0, 1.5)
     detection: float = 0.6
     box: float = 2.5
-    segmentation: float = 1.0
-    soft: float = 1.0
+    segmentation: float = 1.5
+    soft: float = 2.0
     presence: float = 0.12
     seed: int = 1
     config: VisionConfig = field(default_factory=VisionConfig)

@@ -11,7 +11,12 @@ from vcmcodec.training.vision_cache import MAPS
 from vcmcodec.vision.network import VisionConfig, VisionOutput
 from vcmcodec.vision.tasks.detection import flatten_levels
 
-FOREGROUND = 2.0  # weight of a pixel that is not background
+# weight of a pixel by class, background first: sqrt(0.04 / share of the training masks), 1 to 4
+PIXEL_WEIGHTS = (
+    1.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 2.6, 1.3, 1.6, 1.3,
+    1.8, 1.1, 1.0, 4.0, 1.0, 3.1, 1.2, 1.3, 4.0, 3.1,
+)  # fmt: skip
+FOREGROUND = 2.0  # weight of the teacher's word where it sees an object
 TOP_CELLS = 10  # cells an object may claim; TOOD, Feng et al. 2021, takes 13
 # student feature that learns each teacher map; deeplab's logits teach the segmentation head
 DISTILLED = {
@@ -170,8 +175,7 @@ def segmentation_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tenso
     logits = output.segmentation.float()
     fine = functional.interpolate(logits, scale_factor=2, mode="bilinear")
     truth = batch.mask[:, 2::4, 2::4].long()
-    balance = logits.new_full((logits.shape[1],), FOREGROUND)
-    balance[0] = 1.0
+    balance = logits.new_tensor(PIXEL_WEIGHTS)
     true_loss = functional.cross_entropy(fine, truth, balance, ignore_index=255, reduction="sum")
     true_loss = true_loss / balance[truth[truth != 255]].sum().clamp(min=1)
     teacher = batch.maps["deeplab_logits"].log_softmax(1)
@@ -180,6 +184,7 @@ def segmentation_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tenso
     ).sum(1)
     # where a true mask is known the teacher has a smaller say
     weight = batch.valid * torch.where(batch.mask[:, 4::8, 4::8] == 255, 1.0, 0.3)
+    weight = weight * torch.where(teacher.argmax(1) > 0, FOREGROUND, 1.0)
     return true_loss, (divergence * weight).sum() / weight.sum().clamp(min=1)
 
 
