@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,8 @@ class Batch:
         maps: teacher maps, (N, C, h, w).
         valid: (N, n / 8, n / 8), 1 inside the picture.
         negatives: (N, n / 8, n / 8), weight of "nothing here".
-        boxes, labels, trust: one tensor a picture, see `Objects`.
+        boxes, labels, trust: of all pictures' objects, one after another; see `Objects`.
+        counts: objects of each picture.
     """
 
     rgb: Tensor
@@ -42,9 +44,17 @@ class Batch:
     maps: dict[str, Tensor]
     valid: Tensor
     negatives: Tensor
-    boxes: list[Tensor]
-    labels: list[Tensor]
-    trust: list[Tensor]
+    boxes: Tensor
+    labels: Tensor
+    trust: Tensor
+    counts: tuple[int, ...]
+
+    def objects(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Boxes (n, 4), labels (n,) and trust (n,) of each picture in turn."""
+        # one tensor for all pictures, since each costs a file handle on its way from a worker
+        fields = (self.boxes, self.labels, self.trust)
+        boxes, labels, trust = (torch.split(field, list(self.counts)) for field in fields)
+        return zip(boxes, labels, trust, strict=True)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -54,9 +64,10 @@ class Batch:
             {name: value.to(device) for name, value in self.maps.items()},
             self.valid.to(device),
             self.negatives.to(device),
-            [b.to(device) for b in self.boxes],
-            [v.to(device) for v in self.labels],
-            [t.to(device) for t in self.trust],
+            self.boxes.to(device),
+            self.labels.to(device),
+            self.trust.to(device),
+            self.counts,
         )
 
 
@@ -159,9 +170,10 @@ def stack(views: list[View], rng: np.random.Generator) -> Batch:
         maps={name: torch.stack([v.maps[name] for v in views]) for name in views[0].maps},
         valid=torch.stack([v.valid for v in views]),
         negatives=torch.stack([v.negatives for v in views]),
-        boxes=[torch.from_numpy(v.objects.boxes) for v in views],
-        labels=[torch.from_numpy(v.objects.labels) for v in views],
-        trust=[torch.from_numpy(v.objects.trust) for v in views],
+        boxes=torch.from_numpy(np.concatenate([v.objects.boxes for v in views])),
+        labels=torch.from_numpy(np.concatenate([v.objects.labels for v in views])),
+        trust=torch.from_numpy(np.concatenate([v.objects.trust for v in views])),
+        counts=tuple(len(v.objects.labels) for v in views),
     )
 
 

@@ -128,8 +128,7 @@ def detection_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tensor]:
     weight = _negative_weights(batch, output.class_logits)[:, :, None].repeat(1, 1, logits.shape[2])
     box_loss, total = logits.new_zeros(()), logits.new_zeros(())
     probabilities = logits.detach().sigmoid()
-    for i in range(len(logits)):
-        trust, labels, targets = batch.trust[i], batch.labels[i], batch.boxes[i]
+    for i, (targets, labels, trust) in enumerate(batch.objects()):
         _ignore(weight[i], centres, targets[trust == 0], labels[trust == 0])
         solid = trust > 0
         if not solid.any():
@@ -197,7 +196,7 @@ def presence_loss(output: VisionOutput, batch: Batch) -> Tensor:
     # nothing is known of what is not there, a little is learnt from what is
     known = batch.negatives.flatten(1).amin(1)
     weight *= known[:, None]
-    for i, (labels, trust) in enumerate(zip(batch.labels, batch.trust, strict=True)):
+    for i, (_, labels, trust) in enumerate(batch.objects()):
         weight[i, labels[trust == 0]] = 0
         target[i, labels[trust > 0]] = 1
         weight[i, labels[trust > 0]] = known[i].clamp(min=0.2)
