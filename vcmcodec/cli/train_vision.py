@@ -40,6 +40,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     type=_FOLDER,
     help="Where the run lives: checkpoint, log, TensorBoard files.  A run that is there goes on.",
 )
+@click.option("--recipe", "name", type=click.Choice(["short", "long"]), default="short",
+              show_default=True, help="For an hour on a CPU core, or for an accelerator.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
 @click.option("--batch-scale", type=click.FloatRange(0.1), default=1.0, show_default=True,
               help="Factor on every batch size and (its root) on the step size.")  # fmt: skip
@@ -60,7 +62,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
               help="Longer side that the exported model looks at, in pixels.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def command(
-    data: Path, teachers: Path | None, cache: Path | None, folder: Path, *, steps: int | None,
+    data: Path, teachers: Path | None, cache: Path | None, folder: Path, *, name: str, steps: int | None,
     batch_scale: float, minutes: float | None, seed: int, device: str, threads: int, workers: int,
     target: Path | None, model: str, size: int, quiet: bool,
 ) -> int:  # fmt: skip
@@ -68,7 +70,7 @@ def command(
 
     \b
       vcm train vision --data data/ --run runs/vision
-      vcm train vision --data data/ --run runs/vision --minutes 9 --device cuda --workers 14
+      vcm train vision --data data/ --run runs/vision --recipe long --device cuda --workers 14
       vcm train vision --data data/ --run runs/vision --export weights/
 
     The same command goes on where the run stopped, to the step; one that has reached its last
@@ -80,7 +82,7 @@ def command(
     from vcmcodec.training.vision_pictures import read_samples
 
     torch.set_num_threads(threads)
-    recipe = dataclasses.replace(vision.VisionRecipe(), seed=seed)
+    recipe = dataclasses.replace(vision.RECIPES[name], seed=seed)
     if steps is not None:
         recipe = vision.with_steps(recipe, steps)
     if batch_scale != 1.0:

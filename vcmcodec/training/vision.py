@@ -100,6 +100,21 @@ class VisionRecipe:
         return next(phase for phase in self.phases if step < phase.until)
 
 
+# An hour or two on one CPU core: few views, so weak augmentation and small pictures.
+SHORT = VisionRecipe()
+# An accelerator: hundreds of views of each picture, so strong augmentation and true sizes.
+LONG = VisionRecipe(
+    steps=40000,
+    phases=(Phase(20000, 256, 64), Phase(32000, 320, 48), Phase(10**9, 416, 32)),
+    warmup=800,
+    decay=0.4,
+    ema=0.9995,
+    mosaic=0.4,
+    zoom=(0.6, 2.2),
+)
+RECIPES = {"short": SHORT, "long": LONG}
+
+
 class VisionTrainer:
     """Network, averaged network, adaptors, optimiser and the place in the run."""
 
