@@ -14,6 +14,7 @@ from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.codec import EncodeOptions, decode, encode, encode_picture
 from vcmcodec.codec import open as open_file
 from vcmcodec.errors import RequestError
+from vcmcodec.profiles import scene
 
 QUALITIES = tuple(range(0, 101, 10))
 PICTURES = (
@@ -80,6 +81,21 @@ def test_a_finer_level_for_people_refines_the_base() -> None:
     # what is refined is the base's own channels: half width gains, too
     half = psnr(np.asarray(decode(fine, width=0.5)), rgb)
     assert half > psnr(np.asarray(decode(coarse, width=0.5)), rgb) + 1
+
+
+def test_a_level_little_finer_is_carried_over() -> None:
+    """A refinement that would cost more than it gives is left out: the base's values are scaled."""
+    rgb = photograph("astronaut", 176, 192, 20, 130)
+    step = scene.REFINED_FROM / 100
+    base = encode(rgb, quality=30, base_quality=30)
+    for finer, refined in ((0.01, False), (step - 0.01, False), (step, True)):
+        file = encode(rgb, quality=30 + finer, base_quality=30)
+        kinds = {key[0] for key in substreams(file)}
+        assert (Kind.REFINEMENT in kinds) == refined
+        alone = {k: v for k, v in substreams(file).items() if k[1] == LayerId.BASE}
+        assert alone == {k: v for k, v in substreams(base).items() if k[1] == LayerId.BASE}
+        gained = psnr(np.asarray(decode(file)), rgb) - psnr(np.asarray(decode(base)), rgb)
+        assert gained > (-0.05 if finer < 1 else 0.1)
 
 
 @pytest.mark.parametrize("base_quality", [0, 30, 60])

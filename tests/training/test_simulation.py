@@ -196,7 +196,8 @@ def test_noise_stands_for_rounding() -> None:
         )
     assert len(plain) == len(noisy) > 10  # hyper-latent, then every phase of every slice
     assert (plain != noisy).all()
-    assert noisy.sum() == pytest.approx(plain.sum(), rel=0.35)
+    # dearer where a symbol is nearly sure, since noise is not
+    assert 0.8 * plain.sum() < noisy.sum() < 2 * plain.sum()
 
 
 def test_bits_of_a_gaussian_are_those_of_its_mass() -> None:
