@@ -41,7 +41,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     help="Where the run lives: checkpoint, log, TensorBoard files.  A run that is there goes on.",
 )
 @click.option("--recipe", "name", type=click.Choice(["short", "long"]), default="short",
-              show_default=True, help="For an hour on a CPU core, or for an accelerator.")  # fmt: skip
+              show_default=True, help="For a CPU core, or for an accelerator.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
 @click.option("--batch-scale", type=click.FloatRange(0.1), default=1.0, show_default=True,
               help="Factor on every batch size and (its root) on the step size.")  # fmt: skip
@@ -62,7 +62,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
               help="Longer side that the exported model looks at, in pixels.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def command(
-    data: Path, teachers: Path | None, cache: Path | None, folder: Path, *, name: str, steps: int | None,
+    data: Path, teachers: Path | None, cache: Path | None, folder: Path, *, name: str,
+    steps: int | None,
     batch_scale: float, minutes: float | None, seed: int, device: str, threads: int, workers: int,
     target: Path | None, model: str, size: int, quiet: bool,
 ) -> int:  # fmt: skip
