@@ -63,7 +63,7 @@ class VisionRecipe:
         config: shape of the network.
     """
 
-    steps: int = 6200
+    steps: int = 6550
     phases: tuple[Phase, ...] = (
         Phase(4100, 192, 16),
         Phase(10**9, 256, 12),
