@@ -104,8 +104,8 @@ class VisionRecipe:
 SHORT = VisionRecipe()
 # An accelerator: hundreds of views of each picture, so strong augmentation and true sizes.
 LONG = VisionRecipe(
-    steps=40000,
-    phases=(Phase(20000, 256, 64), Phase(32000, 320, 48), Phase(10**9, 416, 32)),
+    steps=24000,
+    phases=(Phase(12000, 256, 64), Phase(19000, 320, 48), Phase(10**9, 416, 32)),
     warmup=800,
     decay=0.4,
     ema=0.9995,
