@@ -12,7 +12,7 @@ from torch import nn
 
 from vcmcodec.errors import RequestError, WeightsError
 from vcmcodec.vision.backend import open_backend
-from vcmcodec.vision.onnx_backend import OnnxBackend, OnnxSpec, guess_spec
+from vcmcodec.vision.onnx_backend import OnnxBackend, OnnxSpec, guess_spec, read_spec
 
 RGB = np.random.default_rng(0).integers(0, 255, (60, 90, 3)).astype(np.uint8)
 
@@ -86,6 +86,8 @@ def test_the_spec_says_what_names_do_not(tmp_path: Path) -> None:
     rgb[32:, 32:] = 255
     (thing,) = OnnxBackend(path, spec=spec, threads=1).predict(rgb, score=0.5).objects or ()
     assert thing.box == (0.0, 0.0, 64.0, 64.0)  # centre 32, 32 and size 64, 64
+    told = open_backend(str(path), outputs={"boxes": "a", "scores": "b", "layout": "cxcywh"})
+    assert told.predict(rgb, score=0.5).objects == (thing,)
     with pytest.raises(RequestError, match="no output c"):
         OnnxBackend(path, spec=OnnxSpec(boxes="c", scores="b"))
 
@@ -95,6 +97,15 @@ def test_outputs_are_guessed_by_name() -> None:
     assert guess_spec({"output": 2}).logits == "output"
     with pytest.raises(RequestError, match="not clear"):
         guess_spec({"one": 3, "two": 3})
+
+
+@pytest.mark.parametrize(
+    "given", [{"bboxes": "a"}, {"boxes": "a"}, {"logits": "a", "scale": "x"},
+              {"boxes": "a", "scores": "b", "layout": "yxyx"}]
+)  # fmt: skip
+def test_specs_that_make_no_sense_are_refused(given: dict[str, str]) -> None:
+    with pytest.raises(RequestError):
+        read_spec(given)
 
 
 def test_what_is_no_onnx_file_is_a_weights_error(tmp_path: Path) -> None:

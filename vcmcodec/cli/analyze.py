@@ -40,6 +40,7 @@ class Settings:
     model: str | None
     size: int | None
     labels: tuple[str, ...] | None
+    outputs: tuple[tuple[str, str], ...] | None
     device: str
     limits: Limits
 
@@ -77,7 +78,11 @@ class Analysis:
 
             asked = self._settings
             self._backend = open_backend(
-                asked.model, device=asked.device, longer_side=asked.size, labels=asked.labels
+                asked.model,
+                device=asked.device,
+                longer_side=asked.size,
+                labels=asked.labels,
+                outputs=None if asked.outputs is None else dict(asked.outputs),
             )
         return self._backend
 
@@ -192,6 +197,15 @@ def _png(image: Any) -> bytes:
     return out.getvalue()
 
 
+def _pairs(given: tuple[str, ...] | None) -> tuple[tuple[str, str], ...] | None:
+    if given is None:
+        return None
+    for pair in given:
+        if "=" not in pair:
+            raise click.BadParameter(f"{pair!r} is not KEY=NAME", param_hint="--outputs")
+    return tuple((pair.partition("=")[0], pair.partition("=")[2]) for pair in given)
+
+
 def _targets(
     found: list[files.Input], inputs: tuple[str, ...], mask: str | None, draw: str | None
 ) -> dict[str, Outputs]:
@@ -237,8 +251,9 @@ def _targets(
 @click.option(
     "--model",
     metavar="ID|FILE",
-    help="Another network: one of `vcm models`, a .safetensors or .onnx file, or torchvision:NAME"
-    " (torchvision:NAME=FILE with your own weights).  [default: the one that is installed]",
+    help="Another network: one of `vcm models`, a .safetensors or .onnx file, or"
+    " torchvision:NAME=FILE with your own weights (=download lets torchvision fetch its own)."
+    "  [default: the one that is installed]",
 )
 @click.option(
     "--size",
@@ -249,6 +264,13 @@ def _targets(
     "--labels",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Class names of an .onnx file, one a line.",
+)
+@click.option(
+    "--outputs",
+    type=options.CommaList(),
+    metavar="KEY=NAME,...",
+    help="What the outputs of an .onnx file are: boxes=A,scores=B,labels=C or logits=A;"
+    " layout=cxcywh for boxes by centre and size.  [default: guessed]",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch.  [default: all]")
@@ -265,6 +287,7 @@ def command(
     draw: str | None,
     coco: str | None,
     labels: Path | None,
+    outputs: tuple[str, ...] | None,
     **given: Any,
 ) -> int:
     r"""Say what is in pictures: objects, classes, areas.
@@ -288,6 +311,7 @@ def command(
     settings = Settings(
         limits=Limits(max_pixels=max_pixels),
         labels=names,
+        outputs=_pairs(outputs),
         **{key: given[key] for key in ("task", "score", "model", "size", "device")},
     )
     style = batch.Style(

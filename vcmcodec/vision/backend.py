@@ -21,6 +21,7 @@ from vcmcodec.vision.predictions import Predictions
 from vcmcodec.vision.predictor import Predictor
 
 PROFILE = "vision"  # of vision models in a manifest
+DOWNLOAD = "download"
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -115,16 +116,18 @@ def open_backend(
     device: str = "cpu",
     longer_side: int | None = None,
     labels: tuple[str, ...] | None = None,
+    outputs: Mapping[str, str] | None = None,
 ) -> Backend:
     """Open a vision network by name.
 
     Args:
         name: None for the default one; the id of an installed model; the path of a `.safetensors`
-            file of the reference network or of an `.onnx` file; or `torchvision:NAME`, or
-            `torchvision:NAME=FILE` with a weights file.
+            file of the reference network or of an `.onnx` file; or `torchvision:NAME=FILE` with a
+            weights file, or `torchvision:NAME=download`, which lets torchvision fetch its own.
         device: torch device of the reference and torchvision networks.
         longer_side: input size in pixels instead of the model's own.
         labels: class names of an ONNX file that does not bring its own.
+        outputs: what the outputs of an ONNX file are, fields of `OnnxSpec`; guessed if None.
 
     Raises:
         WeightsError: there is no such model.
@@ -134,11 +137,14 @@ def open_backend(
         from vcmcodec.vision.torchvision_backend import TorchvisionBackend
 
         kind, _, file = name.removeprefix("torchvision:").partition("=")
+        if file == DOWNLOAD:
+            return TorchvisionBackend(kind, download=True, device=device)
         return TorchvisionBackend(kind, Path(file) if file else None, device=device)
     if name is not None and name.endswith(".onnx"):
-        from vcmcodec.vision.onnx_backend import OnnxBackend
+        from vcmcodec.vision.onnx_backend import OnnxBackend, read_spec
 
-        return OnnxBackend(Path(name), labels=labels, longer_side=longer_side)
+        spec = None if outputs is None else read_spec(outputs)
+        return OnnxBackend(Path(name), spec=spec, labels=labels, longer_side=longer_side)
     if name is not None and name.endswith(".safetensors"):
         path = Path(name)
     else:

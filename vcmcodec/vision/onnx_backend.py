@@ -12,7 +12,7 @@ onnxruntime is an optional extra: `pip install vcmcodec[onnx]`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,36 @@ def guess_spec(outputs: Mapping[str, int]) -> OnnxSpec:
             return OnnxSpec(logits=name)
     listed = ", ".join(outputs)
     raise RequestError(f"the meaning of the ONNX outputs is not clear: {listed}; give an OnnxSpec")
+
+
+def read_spec(given: Mapping[str, str]) -> OnnxSpec:
+    """A spec from text, as a command line gives it: {"boxes": "output0", "layout": "cxcywh"}.
+
+    Raises:
+        RequestError: a field that text cannot set, or a value that does not fit it.
+    """
+    readers: dict[str, Callable[[str], Any]] = {
+        "boxes": str,
+        "scores": str,
+        "labels": str,
+        "logits": str,
+        "layout": str,
+        "label_offset": int,
+        "overlap": float,
+        "scale": float,
+    }
+    unknown = [name for name in given if name not in readers]
+    if unknown:
+        raise RequestError(f"unknown: {', '.join(unknown)}; there are {', '.join(readers)}")
+    try:
+        spec = OnnxSpec(**{name: readers[name](value) for name, value in given.items()})
+    except ValueError as error:
+        raise RequestError(f"a number is expected: {error}") from error
+    if spec.layout not in ("xyxy", "cxcywh"):
+        raise RequestError(f"layout {spec.layout} is neither xyxy nor cxcywh")
+    if not spec.logits and not (spec.boxes and spec.scores):
+        raise RequestError("either logits, or boxes and scores have to be named")
+    return spec
 
 
 class OnnxBackend:
