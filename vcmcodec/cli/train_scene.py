@@ -86,6 +86,13 @@ def command(
         blob, mark = exporting.export(learned.codec, data, show=say)
         tasks = [task.name.lower() for task in TaskId]
         exporting.enter(
-            target, model, "scene", blob, mark, tasks=tasks, licence="MIT", card=f"{model}.md"
+            target,
+            model,
+            "scene",
+            blob,
+            mark,
+            tasks=tasks,
+            licence="see the model card",
+            card=f"{model}.md",
         )
     return 0

@@ -35,7 +35,7 @@ def export(checkpoint: Path, folder: Path, model_id: str, *, longer_side: int) -
         blob,
         mark,
         tasks=list(TASKS),
-        licence="MIT",
+        licence="see the model card",
         card=f"{model_id}.md",
     )
     return folder / f"{model_id}.safetensors"
