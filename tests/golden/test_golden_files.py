@@ -1,0 +1,178 @@
+"""Files of version 1 that must decode, and damaged ones that must be refused for the right reason.
+
+`v1/decode/NAME.vcm` decodes to `NAME.png`, each pixel within 1 of 255; every file carries digests,
+so its symbols are exact or decoding fails.  `v1/refuse/FIELD--why.vcm` is refused with an error
+that names FIELD.  A missing file fails; `VCMCODEC_WRITE_GOLDEN=1 pytest tests/golden` writes them
+anew, which until 1.0 is done when the model changes, in the commit that changes it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+import vcmcodec
+from vcmcodec import codec
+from vcmcodec.errors import FormatError, LimitError, UnsupportedError
+from vcmcodec.profiles import scene
+
+FOLDER = Path(__file__).parent / "v1"
+WRITE = os.environ.get("VCMCODEC_WRITE_GOLDEN") == "1"
+
+
+def _photograph(height: int, width: int) -> np.ndarray:
+    return np.ascontiguousarray(data.astronaut()[20 : 20 + height, 130 : 130 + width])
+
+
+def _mask(height: int, width: int) -> np.ndarray:
+    mask = np.zeros((height, width), np.uint8)
+    mask[16:64, 24:70] = 3
+    mask[50:, 60:] = 200
+    return mask
+
+
+def _tiled() -> bytes:
+    before = scene.TILED_FROM_PIXELS, scene.TILE_CELLS
+    scene.TILED_FROM_PIXELS, scene.TILE_CELLS = 1000, 4
+    try:
+        return codec.encode(_photograph(100, 150), groups=_mask(100, 150), digest=True)
+    finally:
+        scene.TILED_FROM_PIXELS, scene.TILE_CELLS = before
+
+
+def _with_icc() -> bytes:
+    from PIL import ImageCms
+
+    picture = Image.fromarray(_photograph(40, 50))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture.info["icc_profile"] = profile
+    return codec.encode(picture, digest=True, text={"title": "golden"})
+
+
+DECODED: dict[str, Callable[[], bytes]] = {
+    "layers": lambda: codec.encode(_photograph(96, 128), digest=True, quality=60),
+    "base-only": lambda: codec.encode(_photograph(96, 128), tasks=["detection"], digest=True),
+    "people-only-low": lambda: codec.encode(
+        _photograph(96, 128), tasks=["human"], quality=0, digest=True
+    ),
+    "refined-high": lambda: codec.encode(
+        _photograph(96, 128), quality=100, base_quality=5, digest=True
+    ),
+    "groups": lambda: codec.encode(_photograph(96, 128), groups=_mask(96, 128), digest=True),
+    "one-group-kept": lambda: vcmcodec.extract(
+        codec.encode(_photograph(96, 128), groups=_mask(96, 128), digest=True), groups=[3]
+    ),
+    "redacted": lambda: vcmcodec.extract(
+        codec.encode(_photograph(96, 128), groups=_mask(96, 128), digest=True),
+        drop_groups=[200],
+        redact=True,
+    ),
+    "grey-odd-size": lambda: codec.encode(_photograph(37, 53)[..., 1], digest=True),
+    "one-pixel": lambda: codec.encode(_photograph(1, 1), digest=True),
+    "tiled-groups": _tiled,
+    "icc-text": _with_icc,
+}
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", DECODED)
+def test_files_of_this_version_decode_to_their_pictures(name: str) -> None:
+    file, picture = FOLDER / "decode" / f"{name}.vcm", FOLDER / "decode" / f"{name}.png"
+    if WRITE:
+        file.write_bytes(DECODED[name]())
+        codec.decode(file).save(picture)
+    shown = codec.decode(file.read_bytes())
+    with Image.open(picture) as wanted:
+        assert shown.mode == wanted.mode
+        assert shown.size == wanted.size
+        apart = np.abs(np.asarray(shown, np.int16) - np.asarray(wanted, np.int16))
+    assert apart.max() <= 1
+    assert bool(shown.info.get("icc_profile")) == (name == "icc-text")
+
+
+def test_every_file_is_one_that_this_test_knows() -> None:
+    assert {path.stem for path in (FOLDER / "decode").iterdir()} == set(DECODED)
+    assert {path.stem for path in (FOLDER / "refuse").iterdir()} == set(REFUSED)
+
+
+# ---- files that must be refused
+
+
+def _whole() -> bytes:
+    return (FOLDER / "decode" / "groups.vcm").read_bytes()
+
+
+def _header_end(file: bytes) -> int:
+    """First byte behind the header's CRC-32 (its length is a varint at byte 10)."""
+    length, shift, at = 0, 0, 10
+    while True:
+        length |= (file[at] & 0x7F) << shift
+        shift, at = shift + 7, at + 1
+        if not file[at - 1] & 0x80:
+            return at + length
+
+
+def _sealed(file: bytes) -> bytes:
+    """Set the header's CRC-32 right again after a change in front of it."""
+    end = _header_end(file) - 4
+    return file[:end] + struct.pack("<I", zlib.crc32(file[:end])) + file[end + 4 :]
+
+
+def _changed(at: int, value: int) -> bytes:
+    file = bytearray(_whole())
+    file[at] = value
+    return bytes(file)
+
+
+def _flags_at() -> int:
+    file, at = _whole(), 10
+    while file[at] & 0x80:
+        at += 1
+    return at + 2
+
+
+def _latent_bit_flipped() -> bytes:
+    at = _header_end(_whole()) + 60  # behind the group map, within the base of the first group
+    return _changed(at, _whole()[at] ^ 1)
+
+
+REFUSED: dict[str, tuple[Callable[[], bytes], type[Exception]]] = {
+    "signature--line-ends-changed": (lambda: _whole().replace(b"\r\n", b"\n", 1), FormatError),
+    "signature--seven-bits": (lambda: _changed(0, 0x09), FormatError),
+    "signature--a-png": (
+        lambda: (FOLDER / "decode" / "groups.png").read_bytes(), FormatError,
+    ),
+    "major-version--two": (lambda: _sealed(_changed(8, 2)), UnsupportedError),
+    "profile--unknown": (lambda: _sealed(_changed(_flags_at() - 1, 99)), UnsupportedError),
+    "flags--reserved-bit": (lambda: _sealed(_changed(_flags_at(), 0x80)), FormatError),
+    "header_crc32--one-bit": (lambda: _changed(_flags_at() + 3, 0x55), FormatError),
+    "header--cut-off": (lambda: _whole()[:40], FormatError),
+    "substreams--bytes-behind": (lambda: _whole() + b"\0", FormatError),
+    "latent--one-bit": (_latent_bit_flipped, FormatError),
+    "latent--cut-within-base": (lambda: _whole()[: _header_end(_whole()) + 60], FormatError),
+}  # fmt: skip
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", REFUSED)
+def test_damaged_files_are_refused_for_the_reason_in_their_name(name: str) -> None:
+    file = FOLDER / "refuse" / f"{name}.vcm"
+    make, kind = REFUSED[name]
+    if WRITE:
+        file.write_bytes(make())
+    field = name.split("--")[0].replace("-", " ")
+    with pytest.raises(kind) as caught:
+        codec.decode(io.BytesIO(file.read_bytes()))
+    error = caught.value
+    named = getattr(error, "what", None) or getattr(error, "field", "")
+    assert field in named, f"{named}: {error}"
+    assert not isinstance(error, LimitError)
