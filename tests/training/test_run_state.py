@@ -13,7 +13,8 @@ from PIL import Image
 from torch import nn
 
 from photographs import NAMES, photograph
-from vcmcodec.errors import RequestError, VcmError
+from vcmcodec.errors import RequestError, VcmError, WeightsError
+from vcmcodec.models import load_model
 from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
 from vcmcodec.nn.transforms import TransformShape
@@ -304,3 +305,17 @@ def test_random_maps_hold_a_few_groups() -> None:
     maps = [random_labels(16, 16, random) for _ in range(100)]
     assert all(m.shape == (16, 16) and m.min() >= 0 and m.max() <= 3 for m in maps)
     assert {len(np.unique(m)) for m in maps} >= {2, 3, 4}
+
+
+@pytest.mark.weights
+def test_a_run_may_begin_with_an_installed_model(tmp_path: Path) -> None:
+    Image.fromarray(photograph("astronaut", 256, 256, 0, 0)).save(tmp_path / "one.png")
+    learned = scene_run.train(
+        [tmp_path], tmp_path / "run", SceneRecipe(), lambda line: None, start="scene-1", until=0
+    )
+    wanted = load_model("scene", "scene-1").codec.state_dict()
+    found = learned.codec.state_dict()
+    assert set(found) == set(wanted)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    with pytest.raises(WeightsError, match="no-such-model"):
+        scene_run.train([tmp_path], tmp_path / "other", SceneRecipe(), print, start="no-such-model")

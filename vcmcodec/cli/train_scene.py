@@ -34,6 +34,7 @@ from vcmcodec.cli.training_view import training_view
 )
 @click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
 @click.option("--opening", type=click.IntRange(0), help="Steps at one rate and full width.")
+@click.option("--start", metavar="MODEL", help="Begin with an installed model, not at the KLT.")
 @click.option("--until", type=click.IntRange(1), help="Stop, and save, at this step.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
@@ -49,14 +50,15 @@ from vcmcodec.cli.training_view import training_view
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def command(
     data: tuple[Path, ...], folder: Path, evaluate: tuple[Path, ...], *, steps: int | None,
-    opening: int | None, until: int | None, threads: int, seed: int, bfloat16: bool,
-    target: Path | None, model: str, quiet: bool,
+    opening: int | None, until: int | None, start: str | None, threads: int, seed: int,
+    bfloat16: bool, target: Path | None, model: str, quiet: bool,
 ) -> int:  # fmt: skip
     r"""Teach the picture codec: rate and distortion over levels, widths, layers and group maps.
 
     \b
       vcm train scene --data photos/ --run runs/scene
       vcm train scene --data photos/ --run runs/scene --until 20000
+      vcm train scene --data photos/ --run runs/longer --start scene-1 --steps 50000
       vcm train scene --data photos/ --run runs/scene --export weights/
 
     The same command goes on where the run stopped, to the step; one that has reached its last
@@ -79,7 +81,7 @@ def command(
     with training_view(recipe.steps, quiet) as view:
         learned = train(
             data, folder, recipe, view,
-            evaluation=evaluate, seed=seed, bfloat16=bfloat16, until=until,
+            evaluation=evaluate, seed=seed, bfloat16=bfloat16, until=until, start=start,
         )  # fmt: skip
     if target is not None:
         say = (lambda line: None) if quiet else show.say

@@ -28,6 +28,7 @@ from vcmcodec.nn.transforms import TransformShape
 from vcmcodec.profiles.coding import DecodingCoder, EncodingCoder, Hand
 from vcmcodec.profiles.tiles import Rectangle, expand, grid_of, padded_pixels, tiles
 
+NAME = "scene"
 LEVELS = 8
 LMBDAS = tuple(0.0006 * 150 ** (i / (LEVELS - 1)) for i in range(LEVELS))
 TRANSFORM = TransformShape(

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from vcmcodec.errors import WeightsError
+from vcmcodec.models import load_model
 from vcmcodec.nn.blocks import NestedBlock, SlimmableBlock
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
@@ -119,6 +121,7 @@ def train(
     seed: int = 1,
     bfloat16: bool = True,
     until: int | None = None,
+    start: str | None = None,
 ) -> Learned:
     """Train, or go on where the run in `folder` stopped.
 
@@ -126,25 +129,30 @@ def train(
         data: folders or tar shards of photographs.
         evaluation: pictures that are only ever measured on.
         until: stop (and save) at this step; by default at the recipe's last.
+        start: name of an installed model to begin with, in place of the KLT and the opening.
 
     Raises:
+        WeightsError: `start` is not installed, or is of another shape.
         TrainingError: the loss is not finite or the rate has collapsed.
     """
     torch.manual_seed(seed)
     learned = Learned()
     pool = PhotographCrops(data, recipe.crop)
-    if not (folder / "state.json").exists():
+    if start is not None:
+        recipe = dataclasses.replace(recipe, opening=0)
+        _start_at_model(learned, start)
+    elif not (folder / "state.json").exists():
         start_at_klt(learned.codec, pool.batch(KLT_CROPS, np.random.default_rng(seed)))
     use_bfloat16(learned.codec, bfloat16)
     groups = parameter_groups(learned.codec, learned.prior, recipe)
     run = Run(folder, learned, groups, average=recipe.average, seed=seed)
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     pictures = load_pictures(evaluation, evaluated)
-    last = min(recipe.steps, until or recipe.steps)
+    last = recipe.steps if until is None else min(recipe.steps, until)
     means: dict[str, float] = {}
     with closing(Log(folder, show)) as log:
         while run.step < last:
-            if run.step == recipe.opening:
+            if 0 < run.step == recipe.opening:
                 crops = pool.batch(KLT_CROPS, np.random.default_rng(seed))
                 spread_opening(run, learned, crops, recipe)
             share = _step(run, learned, pool, recipe, means)
@@ -162,6 +170,15 @@ def train(
         for name, value in learned.named_parameters():
             value.copy_(run.averaged[name])
     return learned
+
+
+def _start_at_model(learned: Learned, name: str) -> None:
+    """Take the weights of an exported model; a run that is resumed puts its own over them."""
+    model = load_model(profile.NAME, name)
+    try:
+        learned.codec.load_state_dict(model.codec.state_dict())
+    except RuntimeError as error:
+        raise WeightsError(f"model {name} has another shape than the one that is taught") from error
 
 
 def _step(
