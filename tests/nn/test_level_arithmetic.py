@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vcmcodec.nn.gain import LOG_UNIT, RATE_LEVEL_MAX, Gains, Level
-from vcmcodec.nn.latent_model import RATIO_BITS, ratio_table, scale_exactly
+from vcmcodec.nn.ratios import RATIO_BITS, ratio_table, scale_exactly
 
 exactly = settings(max_examples=150, deadline=None, derandomize=True)
 

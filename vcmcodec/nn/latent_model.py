@@ -36,10 +36,10 @@ from vcmcodec.nn.integer import (
     companding_table,
     floor_through,
 )
+from vcmcodec.nn.ratios import scale_exactly
 
 SCALE_COUNT = 64
 MEAN_MAX = 2047  # in 1/16 of a step
-RATIO_BITS = 12  # fixed-point digits of the ratio between two levels' gains
 INDEX_PER_OCTAVE_64 = 376  # 64 times the table indexes in a doubling of the scale (ln 2 / 0.118)
 
 
@@ -361,47 +361,3 @@ class LatentModel(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, IntegerLinear):
                 module.prove_exact(name)
-
-
-def scale_exactly(values: Tensor, octaves: Tensor) -> Tensor:
-    """Multiply integers by 2**(octaves / 256), in integers alone.
-
-    Args:
-        values: (cells, channels) integer-valued, below 2**31 in size.
-        octaves: (channels,) integers, 1/256 octave.
-
-    Returns:
-        floor(values * ratio + 1/2), where the ratio is a fixed-point number with 12 binary digits
-        taken from a table of the 256 roots of two.
-    """
-    table = ratio_table(values.device)
-    steps = octaves.long()
-    whole = torch.div(steps, LOG_UNIT, rounding_mode="floor")
-    ratio = table[steps - whole * LOG_UNIT]
-    ratio = torch.where(whole >= 0, ratio << whole.clamp(min=0), ratio >> (-whole).clamp(min=0))
-    product = values.detach().long() * ratio + (1 << (RATIO_BITS - 1))
-    scaled = (product >> RATIO_BITS).float()
-    if not values.requires_grad:
-        return scaled
-    smooth = values * torch.exp2(octaves / LOG_UNIT)  # training: the gradient of the true product
-    return smooth + (scaled - smooth).detach()
-
-
-def ratio_table(device: torch.device) -> Tensor:
-    """floor(2**12 * 2**(k / 256)) for k = 0..255, by integer roots: no float is involved."""
-    return torch.tensor(_RATIOS, dtype=torch.int64, device=device)
-
-
-def _ratios() -> list[int]:
-    out = []
-    for k in range(LOG_UNIT):
-        target = 1 << (RATIO_BITS * LOG_UNIT + k)  # (2**12 * 2**(k/256)) ** 256
-        low, high = 1 << RATIO_BITS, 2 << RATIO_BITS
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if middle**LOG_UNIT <= target else (low, middle)
-        out.append(low)
-    return out
-
-
-_RATIOS = _ratios()
