@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
+from typing import TypeVar
 
 from vcmcodec.bitstream.constants import CoderId, LayerId, ProfileId, TaskId
 from vcmcodec.errors import RequestError
@@ -96,10 +97,7 @@ def profile(key: str | ProfileId) -> ProfileSpec:
     Raises:
         RequestError: there is none.
     """
-    for spec in PROFILES:
-        if key in (spec.name, spec.id):
-            return spec
-    raise RequestError(f"no profile {key} (there are: {', '.join(spec.name for spec in PROFILES)})")
+    return _find("profile", key, PROFILES)
 
 
 def task(key: str | TaskId) -> TaskSpec:
@@ -108,10 +106,7 @@ def task(key: str | TaskId) -> TaskSpec:
     Raises:
         RequestError: there is none.
     """
-    for spec in TASKS:
-        if key in (spec.name, spec.id):
-            return spec
-    raise RequestError(f"no task {key} (there are: {', '.join(spec.name for spec in TASKS)})")
+    return _find("task", key, TASKS)
 
 
 def coder(key: str | CoderId) -> CoderSpec:
@@ -120,7 +115,14 @@ def coder(key: str | CoderId) -> CoderSpec:
     Raises:
         RequestError: there is none.
     """
-    for spec in CODERS:
+    return _find("coder", key, CODERS)
+
+
+_Spec = TypeVar("_Spec", ProfileSpec, TaskSpec, CoderSpec)
+
+
+def _find(what: str, key: str | int, table: tuple[_Spec, ...]) -> _Spec:
+    for spec in table:
         if key in (spec.name, spec.id):
             return spec
-    raise RequestError(f"no coder {key} (there are: {', '.join(spec.name for spec in CODERS)})")
+    raise RequestError(f"no {what} {key} (there are: {', '.join(spec.name for spec in table)})")

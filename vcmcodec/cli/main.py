@@ -7,7 +7,6 @@ interrupted.  Commands are imported when they are run, so that `vcm --help` cost
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import sys
@@ -19,9 +18,9 @@ import click
 
 from vcmcodec import __version__
 from vcmcodec.cli import show
+from vcmcodec.cli.table import CommandTable
 from vcmcodec.errors import VcmError
 
-# name, module in this package (which has a click command called `command`), one line for --help
 COMMANDS = (
     ("encode", "encode", "Write pictures as .vcm files."),
     ("decode", "decode", "Write .vcm files, or parts of them, as pictures."),
@@ -43,26 +42,8 @@ Completion of commands and options in the shell:
 """
 
 
-class CommandTable(click.Group):
-    """A group whose commands are imported only when one of them is run."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the table, which is that of a file's life."""
-        return [name for name, _, _ in COMMANDS]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the one command that is asked for."""
-        for name, module, _ in COMMANDS:
-            if name == cmd_name:
-                found = importlib.import_module(f"vcmcodec.cli.{module}").command
-                assert isinstance(found, click.Command)
-                return found
-        return None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table's own short help, where click would import every command."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, _, text in COMMANDS])
+class Vcm(CommandTable):
+    """The whole command line: a table of commands, and this program's exit codes."""
 
     def main(
         self,
@@ -100,7 +81,8 @@ def _leave_cleanly(number: int, frame: FrameType | None) -> NoReturn:
 
 
 @click.group(
-    cls=CommandTable,
+    cls=Vcm,
+    table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EPILOG,
 )

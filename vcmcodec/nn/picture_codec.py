@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from vcmcodec.nn.gain import LOG_UNIT, Gains, Level
 from vcmcodec.nn.geometry import neighbour_rows, phase_rows
 from vcmcodec.nn.integer import VALUE_UNIT
+from vcmcodec.nn.lapped import lapped_forward
 from vcmcodec.nn.latent_model import CellGrid, LatentModel, LatentShape
-from vcmcodec.nn.transforms import Analysis, Synthesis, TransformShape
+from vcmcodec.nn.transforms import Analysis, Synthesis, TransformShape, merge_2x2, to_patches
 
 HYPER_MAX = 127
 HYPER_INPUT = 0.2  # the latent in steps, tamed for the hyper analysis
@@ -57,6 +58,10 @@ class PictureCodec(nn.Module):
         self.gains = Gains(latent.levels, latent.channels)
         self.entropy = LatentModel(latent)
 
+    def lmbda(self, level: Level) -> float:
+        """The Lagrange weight of a rate level, interpolated in the log domain."""
+        return float(torch.exp(level.floats(torch.log(torch.tensor(self.lmbdas)))))
+
     def dequantise(self, values: Tensor, level: Level) -> Tensor:
         """Values in 1/16 steps, (cells, channels) -> latent, float, for the synthesis."""
         inverse = self.gains.inverse(level, slice(0, values.shape[-1]))
@@ -85,8 +90,6 @@ def start_at_klt(codec: PictureCodec, crops: Tensor) -> None:
         crops: (n, 3, H, W) in 0..1, H and W multiples of 16; 200 crops of 256 pixels serve well.
     """
     shape, analysis, synthesis = codec.transform, codec.analysis, codec.synthesis
-    from vcmcodec.nn.lapped import lapped_forward
-    from vcmcodec.nn.transforms import merge_2x2, to_patches
 
     patches = to_patches(lapped_forward(crops, analysis.lapped, None))
     flat = patches.reshape(-1, patches.shape[-1])

@@ -149,10 +149,8 @@ class _Tile:
 
 def _price(codec: PictureCodec, level: Level, channels: int) -> Tensor:
     """Bits that one squared step is worth in each channel: lmbda 255**2 step**2 / 3."""
-    logs = torch.log(torch.tensor(codec.lmbdas))
-    lmbda = float(torch.exp(level.floats(logs)))
     step = torch.exp2(level.floats(codec.gains.log_inverse[:, :channels]) / LOG_UNIT)
-    return RATE_PRICE**-1 * lmbda * 255**2 / 3 * step**2
+    return RATE_PRICE**-1 * codec.lmbda(level) * 255**2 / 3 * step**2
 
 
 def _encode_piece(

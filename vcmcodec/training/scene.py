@@ -127,18 +127,12 @@ def code(
     return Outcome(picture, bits, preview, base_bits, counted)
 
 
-def lmbda_at(codec: PictureCodec, rate_level: int) -> float:
-    """The Lagrange weight of a rate level, interpolated in the log domain."""
-    level = Level(rate_level, codec.latent.levels)
-    return float(torch.exp(level.floats(torch.log(torch.tensor(codec.lmbdas)))))
-
-
 def loss(codec: PictureCodec, images: Tensor, plan: Draw, outcome: Outcome) -> Tensor:
     """Rate plus lmbda * 255**2 * MSE, balanced between levels so that none drowns the others."""
     pixels = images.shape[0] * images.shape[2] * images.shape[3]
 
     def term(picture: Tensor, bits: Tensor, rate_level: int) -> Tensor:
-        weight = lmbda_at(codec, rate_level)
+        weight = codec.lmbda(Level(rate_level, codec.latent.levels))
         squared = ((picture - images) ** 2).mean() * 255**2
         return (weight * squared + bits / pixels) / (20 * weight**0.5 + 0.02)
 
