@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 
 import numpy as np
@@ -107,6 +108,7 @@ def test_redacted_copies_show_the_same_pixels() -> None:
     assert kept.mode == "RGBA"
 
 
+@functools.cache  # the profile carries the second in which it was made
 def srgb() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

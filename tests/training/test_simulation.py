@@ -19,7 +19,7 @@ from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
 from vcmcodec.profiles import scene
 from vcmcodec.profiles.coding import DecodingCoder, EncodingCoder, Hand
 from vcmcodec.profiles.tiles import Rectangle
-from vcmcodec.training.coder import HyperPrior, TrainingCoder, gaussian_bits
+from vcmcodec.training.coder import HyperPrior, TrainingCoder, symbol_bits
 from vcmcodec.training.scene import Draw, code
 
 ROWS, COLUMNS = 5, 7
@@ -200,14 +200,14 @@ def test_noise_stands_for_rounding() -> None:
     assert 0.8 * plain.sum() < noisy.sum() < 2 * plain.sum()
 
 
-def test_bits_of_a_gaussian_are_those_of_its_mass() -> None:
+def test_bits_of_a_symbol_are_those_of_its_mass() -> None:
     index = torch.tensor([0.0, 20.0, 40.0, 63.0])[:, None]
     symbols = torch.arange(-3000.0, 3001.0)
-    mass = torch.exp2(-gaussian_bits(symbols, index))
+    mass = torch.exp2(-symbol_bits(symbols, index))
     assert torch.allclose(mass[1:].sum(1), torch.ones(3), atol=1e-2)
-    grown = gaussian_bits(torch.tensor([0.0, 3.0, 30.0]), index)
+    grown = symbol_bits(torch.tensor([0.0, 3.0, 30.0]), index)
     assert (grown.diff(dim=1) >= 0).all()
-    assert (gaussian_bits(torch.tensor([2.0]), index).diff(dim=0)[0] < 0).all()
+    assert (symbol_bits(torch.tensor([2.0]), index).diff(dim=0)[0] < 0).all()
 
 
 def test_runs_of_training_and_of_files_have_one_order() -> None:

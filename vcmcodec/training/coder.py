@@ -14,12 +14,18 @@ SCALE_FIRST, SCALE_RATIO = 0.11, 0.118  # table i is for a deviation of 0.11 * e
 HALF_ROOT = math.sqrt(0.5)
 
 
-def gaussian_bits(distance: Tensor, index: Tensor) -> Tensor:
-    """-log2 of the mass of [distance - 1/2, distance + 1/2] under the Gaussian of a table index."""
-    scale = torch.exp(index * SCALE_RATIO) * SCALE_FIRST
-    near = (distance.abs() - 0.5) / scale * HALF_ROOT
-    far = (distance.abs() + 0.5) / scale * HALF_ROOT
-    mass = 0.5 * (torch.erfc(near) - torch.erfc(far))
+# share and relative deviation of the Gaussians whose sum has the tails of real latents; fitted to
+# a trained model's, whose counted tables cost 2.7 % less than single Gaussians, and these 1.9 %
+MIXTURE = ((0.70, 0.7), (0.29, 1.5), (0.01, 4.0))
+
+
+def symbol_bits(distance: Tensor, index: Tensor) -> Tensor:
+    """-log2 of the mass of [distance - 1/2, distance + 1/2] under the shape of a table index."""
+    scale = HALF_ROOT / (torch.exp(index * SCALE_RATIO) * SCALE_FIRST)
+    near, far = (distance.abs() - 0.5) * scale, (distance.abs() + 0.5) * scale
+    mass = torch.zeros_like(near)
+    for share, wide in MIXTURE:
+        mass = mass + 0.5 * share * (torch.erfc(near / wide) - torch.erfc(far / wide))
     return -torch.log2(mass.clamp(min=1e-9))
 
 
@@ -76,5 +82,5 @@ class TrainingCoder:
         away = self.latent[rows, where] - mean / VALUE_UNIT
         symbol = round_through(away)
         seen = away + torch.rand_like(away) - 0.5 if self.noisy else symbol
-        self._count(gaussian_bits(seen, index))
+        self._count(symbol_bits(seen, index))
         return symbol * VALUE_UNIT + mean
