@@ -16,6 +16,7 @@ from PIL import Image
 
 from vcmcodec import catalogue, grouping, pixels
 from vcmcodec.bitstream import container as files
+from vcmcodec.bitstream import icc
 from vcmcodec.bitstream.constants import CELL, MAX_RATE_LEVEL, CoderId, Kind, LayerId, TaskId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.bitstream.header import Group, Header, LayerInfo, TaskInfo
@@ -307,7 +308,7 @@ def _extras(
         out.append(Substream(Kind.GROUP_MAP, LayerId.BASE, 0, data))
     for_people = any(info.layer == LayerId.MID for info in header.layers)
     if picture.icc and for_people:
-        out.append(Substream(Kind.ICC, LayerId.MID, 0, picture.icc))
+        out.append(Substream(Kind.ICC, LayerId.MID, 0, icc.compress(picture.icc)))
     if options.text:
         if not for_people:
             raise RequestError("texts are kept with the layers for people; this file has none")

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageCms
 
+from vcmcodec.bitstream.constants import MAX_ICC_BYTES
 from vcmcodec.errors import PictureError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-MAX_ICC_BYTES = 1 << 20  # camera and monitor profiles are 0.5 to 60 kB, printers' up to 2 MB
 
 _ORIENTATION_TAG = 0x0112  # EXIF 2.32, 4.6.4 A
 _UPRIGHT = {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from vcmcodec.bitstream import select
+from vcmcodec.bitstream import icc, select
 from vcmcodec.bitstream.constants import Kind, LayerId, TaskId
 from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.directory import Entry, kind_name
@@ -122,7 +122,7 @@ def verify(
     decode_symbols: DeepCheck | None = None,
     limits: Limits | None = None,
 ) -> Report:
-    """Check header, directory, every CRC-32, and that the group map fits the group table.
+    """Check header, directory, every CRC-32, the ICC profile, and the group map against its table.
 
     Args:
         source: the file.
@@ -215,6 +215,8 @@ def _problem(container: Container, entry: Entry) -> VcmError | None:
         data = container.fetch([entry])[entry]
         if entry.kind == Kind.GROUP_MAP:
             read_group_map(container, data)
+        elif entry.kind == Kind.ICC:
+            icc.expand(data)
     except FormatError as error:
         return error
     return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
+from vcmcodec.bitstream import icc
 from vcmcodec.bitstream.constants import CoderId, Kind, LayerId, ProfileId, TaskId
 from vcmcodec.bitstream.container import Substream, write
 from vcmcodec.bitstream.header import Box, Group, Header, LayerInfo, TaskInfo
@@ -94,7 +95,8 @@ def made_files(draw) -> MadeFile:
             group = draw(st.sampled_from((0, *header.group_ids)))
             parts.append(Substream(UNKNOWN_ANCILLARY, layer, group, draw(PAYLOAD)))
         if layer == LayerId.MID and draw(st.booleans()):
-            parts.append(Substream(Kind.ICC, layer, 0, draw(PAYLOAD)))
+            profile = icc.compress(b"p" + draw(PAYLOAD))
+            parts.append(Substream(Kind.ICC, layer, 0, profile))
             parts.append(Substream(Kind.TEXT, layer, 0, draw(PAYLOAD)))
     if header.groups:
         parts.append(Substream(Kind.GROUP_MAP, LayerId.BASE, 0, draw(PAYLOAD)))

@@ -36,6 +36,8 @@ KNOWN_FLAGS = FLAG_GREY | FLAG_REDACTED
 # §5 Substreams
 CRITICAL = 0x80  # this bit of a kind: who does not know the kind cannot read the file
 DIGEST_BYTES = 8
+MAX_ICC_BYTES = 1 << 20  # camera and monitor profiles are 0.5 to 60 kB, printers' up to 2 MB
+ICC_CURVE_ENTRIES = 1024  # of the dictionary's curve (§5.6)
 
 # §7 Reading
 FIRST_READ_BYTES = 4096
