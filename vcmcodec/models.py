@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,31 @@ from vcmcodec import pretrained
 from vcmcodec.errors import RequestError, WeightsError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vcmcodec.nn.feature_transform import FeatureTransform
     from vcmcodec.nn.model_tensors import Model
+    from vcmcodec.nn.task_tensors import TaskFacts
+    from vcmcodec.vision.weights import VisionModel
+
+TASKS_PROFILE = "tasks"  # of feature transforms in a manifest
+
+
+@dataclass(frozen=True)
+class TasksModel:
+    """What answers a machine's questions from a base latent.
+
+    Attributes:
+        id: name of the model.
+        transform: base latent -> split tensor.
+        vision: the network behind the split point, with the tensors that were trained for it.
+        facts: what the weight file says of itself.
+    """
+
+    id: str
+    transform: FeatureTransform
+    vision: VisionModel
+    facts: TaskFacts
 
 
 def load_model(
@@ -36,17 +62,10 @@ def load_model(
 @functools.lru_cache(maxsize=4)
 def _load(path: Path, device: str) -> Model:
     import torch
-    from safetensors import SafetensorError, safe_open
 
     from vcmcodec.nn.model_tensors import unpack
 
-    try:
-        with safe_open(path, framework="pt") as weights:
-            metadata = weights.metadata() or {}
-            tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a weight file: {error}") from error
-    model = unpack(tensors, metadata)
+    model = unpack(*_read(path))
     try:
         # Only the transforms move: the integer networks feed the entropy coder, which is here.
         model.codec.analysis.to(torch.device(device))
@@ -54,3 +73,122 @@ def _load(path: Path, device: str) -> Model:
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"no device {device}: {str(error).splitlines()[0]}") from error
     return model
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a weight file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as weights:
+            metadata = weights.metadata() or {}
+            tensors = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a weight file: {error}") from error
+    return tensors, metadata
+
+
+# ---- what machines need of a base layer
+
+
+def find_tasks(scene: bytes) -> tuple[pretrained.ModelFile, TaskFacts] | None:
+    """The tasks model that was trained on the latents of a picture model; None where none is.
+
+    Args:
+        scene: fingerprint of the picture model, as in a file's header.
+
+    Raises:
+        WeightsError: a weight file of this kind is missing or damaged.
+    """
+    listed = [file for file in pretrained.models() if file.profile == TASKS_PROFILE]
+    for file in sorted(listed, key=lambda file: not file.default):
+        facts = _task_facts(pretrained.checked_path(file))
+        if facts.scene == scene.hex():
+            return file, facts
+    return None
+
+
+def load_tasks(scene: bytes, *, device: str = "cpu") -> TasksModel:
+    """Load the tasks model that fits a picture model, and the vision network that it goes with.
+
+    Args:
+        scene: fingerprint of the picture model, as in a file's header.
+        device: where both run.
+
+    Raises:
+        WeightsError: none fits, or the vision network that it was trained with is not installed.
+        RequestError: there is no such device.
+    """
+    found = find_tasks(scene)
+    if found is None:
+        raise WeightsError(
+            f"no tasks model reads the base layer of scene model {scene.hex()}; install one that"
+            " was trained for it, or decode the file and analyze its picture"
+        )
+    from vcmcodec.vision.backend import PROFILE
+
+    file, facts = found
+    seeing = pretrained.find(profile=PROFILE, fingerprint=facts.vision)
+    return _load_tasks(file.id, file.path, pretrained.checked_path(seeing), device)
+
+
+def default_base_quality(scene: bytes, tasks: tuple[str, ...]) -> float | None:
+    """The lowest quality of the base layer that serves all of some machine tasks, 0..100.
+
+    Returns:
+        None where no tasks model is installed for this picture model, or where it does not speak
+        of one of these tasks.
+    """
+    found = find_tasks(scene)
+    known: Mapping[str, float] = found[1].base_quality if found else {}
+    if not tasks or not set(tasks) <= set(known):
+        return None
+    return max(known[task] for task in tasks)
+
+
+@functools.lru_cache(maxsize=16)
+def _task_facts(path: Path) -> TaskFacts:
+    from safetensors import SafetensorError, safe_open
+
+    from vcmcodec.nn.task_tensors import read_facts
+
+    try:
+        with safe_open(path, framework="pt") as weights:
+            return read_facts(weights.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a weight file: {error}") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _load_tasks(model_id: str, path: Path, vision_path: Path, device: str) -> TasksModel:
+    from vcmcodec.nn.task_tensors import unpack
+    from vcmcodec.vision import weights
+
+    transform, back, facts = unpack(*_read(path))
+    try:
+        vision = weights.load(vision_path, device)
+        transform = transform.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(f"no device {device}: {str(error).splitlines()[0]}") from error
+    return TasksModel(model_id, transform, _with_back(vision, back, facts), facts)
+
+
+def _with_back(vision: VisionModel, back: Mapping[str, Tensor], facts: TaskFacts) -> VisionModel:
+    """Replace tensors of a vision network that nobody else holds; returns it."""
+    from vcmcodec.vision.split import split_points
+
+    points = split_points(vision.network.config)
+    if facts.split not in points or len(points[facts.split].channels) != 1:
+        raise WeightsError(f"a tasks model cannot join at split point {facts.split}")
+    (wanted,) = points[facts.split].channels.values()
+    if wanted != facts.config.channels:
+        raise WeightsError(
+            f"the tasks model makes {facts.config.channels} channels for split point"
+            f" {facts.split}, the vision network has {wanted}"
+        )
+    state = vision.network.state_dict()
+    for name, value in back.items():
+        if name not in state or state[name].shape != value.shape:
+            raise WeightsError(f"the vision network has no {name} of shape {tuple(value.shape)}")
+        state[name].copy_(value)
+    return vision

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageColor, UnidentifiedImageError
 
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.colour import one_line, to_rgb
@@ -195,6 +195,22 @@ def to_image(
     if icc is not None:
         image.info["icc_profile"] = icc
     return image
+
+
+def parse_colour(colour: str | tuple[int, int, int]) -> tuple[int, int, int]:
+    """RGB of a colour's name, of #rrggbb, or of three numbers.
+
+    Raises:
+        RequestError: it is none of these.
+    """
+    try:
+        values = colour if isinstance(colour, tuple) else ImageColor.getrgb(colour)
+        red, green, blue = (int(value) for value in values[:3])
+        if not all(0 <= value <= 255 for value in (red, green, blue)):
+            raise ValueError
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RequestError(f"no colour {colour!r}: use a name, #rrggbb or transparent") from error
+    return red, green, blue
 
 
 def save_format(name: str) -> str:

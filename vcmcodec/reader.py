@@ -8,23 +8,25 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import Image
 
 from vcmcodec import catalogue, pixels
-from vcmcodec.bitstream import icc
 from vcmcodec.bitstream.constants import WIDTHS, Kind, LayerId
 from vcmcodec.bitstream.container import Container, Entry
 from vcmcodec.bitstream.describe import Description, describe
 from vcmcodec.bitstream.header import Group, Header
 from vcmcodec.bitstream.limits import Limits
-from vcmcodec.bitstream.ranges import ByteSource
 from vcmcodec.bitstream.select import group_ids
 from vcmcodec.edit import read_group_map
 from vcmcodec.errors import FormatError, RequestError, TruncatedError
 from vcmcodec.models import load_model
-from vcmcodec.sources import Openable, open_source
+from vcmcodec.sources import CountingSource, Openable, open_source
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vcmcodec.nn.gain import Level
+    from vcmcodec.nn.model_tensors import Model
     from vcmcodec.profiles import scene
 
 CODED = (Kind.LATENT, Kind.REFINEMENT, Kind.DIGEST)
@@ -58,25 +60,31 @@ class _Choice:
     entries: tuple[Entry, ...]
 
 
-class _Counting:
-    """A source that counts the bytes that are asked of it."""
+@dataclass(frozen=True, eq=False)
+class BaseLatent:
+    """What machines read of a file.
 
-    def __init__(self, source: ByteSource) -> None:
-        self._source, self.bytes_read = source, 0
-        self.exact = bool(getattr(source, "exact", False))
-        size = getattr(source, "size", None)
-        if size is not None:
-            self.size = size
+    Attributes:
+        latent: (rows, columns, base channels) float32, dequantised; zero where nothing was decoded.
+        level: the rate level that it was coded at.
+        present: (rows, columns) bool, the cells of the groups that were decoded.
+        groups: ids of those groups.
+    """
 
-    def get_bytes(self, offset: int, length: int) -> bytes:
-        data = self._source.get_bytes(offset, length)
-        self.bytes_read += len(data)
-        return data
+    latent: Tensor
+    level: Level
+    present: np.ndarray
+    groups: tuple[int, ...]
 
-    def close(self) -> None:
-        close = getattr(self._source, "close", None)
-        if close:
-            close()
+
+@dataclass(frozen=True, eq=False)
+class _Fetched:
+    """Bytes of the chosen entries, and what it takes to decode them."""
+
+    data: dict[Entry, bytes]
+    labels: np.ndarray
+    levels: scene.Levels
+    model: Model
 
 
 class Reader:
@@ -90,7 +98,7 @@ class Reader:
     """
 
     def __init__(self, source: Openable, limits: Limits | None = None) -> None:
-        self._source = _Counting(open_source(source))
+        self._source = CountingSource(open_source(source))
         self._notes: tuple[str, ...] = ()
         try:
             self.container = Container.read(self._source, limits)
@@ -190,31 +198,19 @@ class Reader:
         from vcmcodec.profiles import scene
 
         header = self.header
-        colour = _colour(background)
-        profile = catalogue.profile(header.profile)
-        positions = self._positions(groups)
+        colour = None
+        if background is not None and background != TRANSPARENT:
+            colour = pixels.parse_colour(background)
         top = self._top_layer(width)
-        choice = self._choose(positions, top)
-        maps = self.container.find(Kind.GROUP_MAP)
+        choice = self._choose(self._positions(groups), top)
         profiles = self.container.find(Kind.ICC)[:1] if top > LayerId.BASE else ()
-        data = self.container.fetch([*maps, *choice.entries, *profiles], whole_only=True)
-        labels = self._labels(data[maps[0]] if maps else None)
-        rates = {info.layer: info.rate_level for info in header.layers}
-        levels = scene.Levels(rates[LayerId.BASE], rates.get(LayerId.MID))
-        self._check_runs(choice, labels, levels)
-        model = load_model(profile.name, fingerprint=header.fingerprint, device=device)
+        got = self._fetch(choice, profiles, device)
+        data, labels, model = got.data, got.labels, got.model
         rgb = np.zeros((header.height, header.width, 3), np.uint8)
         there = np.zeros(labels.shape, bool)
-        position_of = {group: k for k, group in enumerate(header.group_ids)}
         for layer in sorted(set(choice.layers.values())):
             chosen = {k for k, at in choice.layers.items() if at == layer}
-            runs = {
-                (Kind(e.kind), e.layer, position_of[e.group], e.tile): data[e]
-                for e in choice.entries
-                if position_of[e.group] in chosen and e.layer <= layer and e in data
-            }
-            values = scene.decode_values(model, header, labels, levels, runs, layer)
-            level = levels.at(layer, model.codec.latent.levels)
+            values, level = self._values(got, choice, layer, chosen)
             shown = scene.synthesise(model, values, level, labels, (header.height, header.width))
             inside = np.isin(labels, list(chosen))
             there |= inside
@@ -228,11 +224,59 @@ class Reader:
         if least < top:
             notes.append(f"some groups are there up to layer {least.name.lower()} only")
         self._notes = tuple(notes)
-        profile_data = data.get(profiles[0]) if profiles else None
-        kept = None if profile_data is None else icc.expand(profile_data)
-        image, absent = _finish(rgb, there, header, kept, colour)
+        icc = data.get(profiles[0]) if profiles else None
+        image, absent = _finish(rgb, there, header, icc, colour)
         ids = tuple(header.group_ids[k] for k in sorted(choice.layers))
         return Decoded(image, least, ids, absent, self.warnings)
+
+    def latent(
+        self, *, groups: Sequence[str | int] | str | int | None = None, device: str = "cpu"
+    ) -> BaseLatent:
+        """Decode what machines read: the base layer's latent, and no pixel of it.
+
+        Args:
+            groups: labels or ids; None for all that are there.
+            device: of the result.
+
+        Raises:
+            VcmError: as `inspect`.
+        """
+        choice = self._choose(self._positions(groups), self._top_layer(WIDTHS[LayerId.BASE]))
+        got = self._fetch(choice, (), device)
+        values, level = self._values(got, choice, LayerId.BASE, set(choice.layers))
+        ids = tuple(self.header.group_ids[k] for k in sorted(choice.layers))
+        present = np.isin(got.labels, list(choice.layers))
+        return BaseLatent(got.model.codec.dequantise(values, level).to(device), level, present, ids)
+
+    def _fetch(self, choice: _Choice, more: tuple[Entry, ...], device: str) -> _Fetched:
+        """Read the group map, the chosen runs and `more`, and what it takes to decode them."""
+        from vcmcodec.profiles import scene
+
+        header = self.header
+        profile = catalogue.profile(header.profile)
+        maps = self.container.find(Kind.GROUP_MAP)
+        data = self.container.fetch([*maps, *choice.entries, *more], whole_only=True)
+        labels = self._labels(data[maps[0]] if maps else None)
+        rates = {info.layer: info.rate_level for info in header.layers}
+        levels = scene.Levels(rates[LayerId.BASE], rates.get(LayerId.MID))
+        self._check_runs(choice, labels, levels)
+        model = load_model(profile.name, fingerprint=header.fingerprint, device=device)
+        return _Fetched(data, labels, levels, model)
+
+    def _values(
+        self, got: _Fetched, choice: _Choice, layer: LayerId, chosen: set[int]
+    ) -> tuple[Tensor, Level]:
+        """Latent of some group positions up to a layer, in 1/16 steps of the level beside it."""
+        from vcmcodec.profiles import scene
+
+        position_of = {group: k for k, group in enumerate(self.header.group_ids)}
+        runs = {
+            (Kind(e.kind), e.layer, position_of[e.group], e.tile): got.data[e]
+            for e in choice.entries
+            if position_of[e.group] in chosen and e.layer <= layer and e in got.data
+        }
+        values = scene.decode_values(got.model, self.header, got.labels, got.levels, runs, layer)
+        return values, got.levels.at(layer, got.model.codec.latent.levels)
 
     def _positions(self, groups: Sequence[str | int] | str | int | None) -> list[int]:
         """Positions of the groups asked for; of all, where nothing is asked."""
@@ -321,22 +365,6 @@ class Reader:
             )
 
 
-def _colour(background: str | tuple[int, int, int] | None) -> tuple[int, int, int] | None:
-    """RGB of the background, None for transparent."""
-    if background is None or background == TRANSPARENT:
-        return None
-    try:
-        colour = background if isinstance(background, tuple) else ImageColor.getrgb(background)
-        red, green, blue = (int(value) for value in colour[:3])
-        if not all(0 <= value <= 255 for value in (red, green, blue)):
-            raise ValueError
-    except (ValueError, TypeError, AttributeError) as error:
-        raise RequestError(
-            f"no colour {background!r}: use a name, #rrggbb or transparent"
-        ) from error
-    return red, green, blue
-
-
 def _pixels(cells: np.ndarray, header: Header) -> np.ndarray:
     """A mask of cells as a mask of pixels, (H, W)."""
     wide = cells.repeat(16, 0).repeat(16, 1)
@@ -344,18 +372,18 @@ def _pixels(cells: np.ndarray, header: Header) -> np.ndarray:
 
 
 def _finish(
-    rgb: np.ndarray, there: np.ndarray, header: Header, icc_profile: bytes | None,
+    rgb: np.ndarray, there: np.ndarray, header: Header, icc: bytes | None,
     colour: tuple[int, int, int] | None,
 ) -> tuple[Image.Image, float]:  # fmt: skip
     """Background or alpha where nothing was decoded; the picture and the share of such pixels."""
     if there.all():
-        return pixels.to_image(rgb, header.grey, icc_profile), 0.0
+        return pixels.to_image(rgb, header.grey, icc), 0.0
     mask = _pixels(there, header)
     absent = 1 - float(mask.mean())
     if colour is None:
         rgb[~mask] = 0
         alpha = np.where(mask, 255, 0).astype(np.uint8)
-        return pixels.to_image(rgb, header.grey, icc_profile, alpha), absent
+        return pixels.to_image(rgb, header.grey, icc, alpha), absent
     rgb[~mask] = colour
     grey = header.grey and len(set(colour)) == 1
-    return pixels.to_image(rgb, grey, icc_profile), absent
+    return pixels.to_image(rgb, grey, icc), absent

@@ -73,6 +73,33 @@ class CallableSource:
         self.get_bytes = get_bytes
 
 
+class CountingSource:
+    """A source that counts the bytes that are asked of it.
+
+    Attributes:
+        bytes_read: how many it gave so far.
+    """
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source, self.bytes_read = source, 0
+        self.exact = bool(getattr(source, "exact", False))
+        size = getattr(source, "size", None)
+        if size is not None:
+            self.size = size
+
+    def get_bytes(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`; fewer only at the end."""
+        data = self._source.get_bytes(offset, length)
+        self.bytes_read += len(data)
+        return data
+
+    def close(self) -> None:
+        """Close the source, if it can be."""
+        close = getattr(self._source, "close", None)
+        if close:
+            close()
+
+
 def open_source(source: Openable) -> ByteSource:
     """Return a source of byte ranges for whatever a caller may hand in.
 

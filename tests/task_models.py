@@ -1,0 +1,59 @@
+"""A small vision network and feature transform, seeded and installed beside the scene model."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from vcmcodec import pretrained
+from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig
+from vcmcodec.training.export import enter
+from vcmcodec.training.tasks_export import export
+from vcmcodec.vision import weights
+from vcmcodec.vision.labels import VOC
+from vcmcodec.vision.network import TASKS, VisionConfig, VisionNetwork
+
+QUALITIES = {"detection": 30.0, "segmentation": 25.0, "classification": 10.0}
+CHANNELS = 12
+SMALL = VisionConfig(stem=8, c2=8, c3=CHANNELS, c4=8, c5=8, pyramid=8, head=8)
+
+
+def small_network() -> VisionNetwork:
+    """A network that finds something everywhere."""
+    torch.manual_seed(0)
+    network = VisionNetwork(SMALL).eval()
+    for out in (*network.detection.class_outs, network.segmentation.out):
+        torch.nn.init.normal_(out.weight)
+        torch.nn.init.zeros_(out.bias)
+    return network
+
+
+def small_transform() -> FeatureTransform:
+    """A transform whose every part has a say."""
+    torch.manual_seed(1)
+    config = FeatureTransformConfig(channels=CHANNELS, width=16, blocks=1, fine_blocks=1)
+    transform = FeatureTransform(config)
+    for parameter in transform.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return transform
+
+
+def install(
+    folder: Path, *, scene: str | None = None, back: dict[str, torch.Tensor] | None = None
+) -> Path:
+    """Fill a folder for `VCMCODEC_WEIGHTS`; the models in it fit the installed scene model."""
+    blob = weights.pack(small_network(), labels=VOC, longer_side=96)
+    vision = hashlib.sha256(blob).hexdigest()[:16]
+    enter(folder, "vision-small", "vision", blob, vision, tasks=list(TASKS))
+    export(
+        small_transform(),
+        folder,
+        "tasks-small",
+        scene=scene or pretrained.find(profile="scene").fingerprint,
+        vision=vision,
+        base_quality=QUALITIES,
+        back=back,
+    )
+    return folder

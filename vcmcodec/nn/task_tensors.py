@@ -1,0 +1,129 @@
+"""A feature transform as named tensors: what the tasks model of a codec and a vision network is.
+
+It fits one picture model (whose base latent it reads) and one vision network (whose split tensor
+it makes); both are named by their fingerprints.  Where training the rest of the vision network
+helped as well, the replaced tensors stand beside it as `back.<name>`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vcmcodec.errors import WeightsError
+from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig
+
+FORMAT = "vcm-tasks-1"
+KEY = "tasks"  # one entry: safetensors writes several in an order that changes
+BACK = "back."
+OWN = "transform."
+# Kept in float32: they carry the whole signal.
+FULL_PRECISION = ("mean", "scale", "bias")
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a tasks model says of itself, known without its tensors.
+
+    Attributes:
+        config: shape of the feature transform.
+        scene: fingerprint of the picture model, 16 hexadecimal digits.
+        vision: fingerprint of the vision network, likewise.
+        split: split point whose tensor is made.
+        base_quality: task -> lowest quality of the base layer, 0..100, that serves it.
+        facts: what the model card says in numbers.
+    """
+
+    config: FeatureTransformConfig
+    scene: str
+    vision: str
+    split: str
+    base_quality: Mapping[str, float]
+    facts: Mapping[str, Any]
+
+
+def pack(
+    transform: FeatureTransform,
+    *,
+    scene: str,
+    vision: str,
+    base_quality: Mapping[str, float],
+    back: Mapping[str, Tensor] | None = None,
+    split: str = "c3",
+    facts: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata for a safetensors file.
+
+    Args:
+        transform: the trained transform.
+        scene: fingerprint of the picture model, 16 hexadecimal digits.
+        vision: fingerprint of the vision network.
+        base_quality: task -> default quality of the base layer.
+        back: tensors that take the place of the (folded) vision network's own, by its names.
+        split: split point of the vision network.
+        facts: for the model card.
+    """
+    named = {OWN + name: value for name, value in transform.state_dict().items()}
+    named |= {BACK + name: value for name, value in (back or {}).items()}
+    tensors = {}
+    for name, value in named.items():
+        whole = name.endswith(FULL_PRECISION)
+        kind = torch.float32 if whole else torch.float16
+        tensors[name] = value.detach().cpu().to(kind).contiguous()
+    about = {
+        "format": FORMAT,
+        "config": asdict(transform.config),
+        "scene": scene,
+        "vision": vision,
+        "split": split,
+        "base_quality": {task: float(value) for task, value in base_quality.items()},
+        "facts": dict(facts or {}),
+    }
+    return tensors, {KEY: json.dumps(about, sort_keys=True)}
+
+
+def read_facts(metadata: Mapping[str, str]) -> TaskFacts:
+    """Read the metadata of a weight file.
+
+    Raises:
+        WeightsError: it is not that of a tasks model.
+    """
+    try:
+        about = json.loads(metadata.get(KEY, "{}"))
+        if about.get("format") != FORMAT:
+            raise WeightsError(f"the file holds {about.get('format', 'no tasks model')}")
+        known = {field.name for field in fields(FeatureTransformConfig)}
+        config = FeatureTransformConfig(**{k: v for k, v in about["config"].items() if k in known})
+        qualities = {str(k): float(v) for k, v in about["base_quality"].items()}
+        if not all(0 <= value <= 100 for value in qualities.values()):
+            raise ValueError(f"qualities {qualities} are outside 0 to 100")
+        return TaskFacts(
+            config, str(about["scene"]), str(about["vision"]), str(about["split"]), qualities,
+            dict(about.get("facts", {})),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"these are not the weights of a tasks model: {error!r}") from error
+
+
+def unpack(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> tuple[FeatureTransform, dict[str, Tensor], TaskFacts]:
+    """Undo `pack`: the transform in evaluation mode, the replaced tensors, and the facts.
+
+    Raises:
+        WeightsError: tensors are missing or of the wrong shape.
+    """
+    facts = read_facts(metadata)
+    try:
+        transform = FeatureTransform(facts.config)
+        own = {k.removeprefix(OWN): v.float() for k, v in tensors.items() if k.startswith(OWN)}
+        transform.load_state_dict(own)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise WeightsError(f"these are not the weights of a tasks model: {error}") from error
+    back = {k.removeprefix(BACK): v.float() for k, v in tensors.items() if k.startswith(BACK)}
+    return transform.eval().requires_grad_(False), back, facts
