@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vcmcodec import catalogue, pixels
+from vcmcodec.bitstream import icc
 from vcmcodec.bitstream.constants import WIDTHS, Kind, LayerId
 from vcmcodec.bitstream.container import Container, Entry
 from vcmcodec.bitstream.describe import Description, describe
@@ -224,8 +225,9 @@ class Reader:
         if least < top:
             notes.append(f"some groups are there up to layer {least.name.lower()} only")
         self._notes = tuple(notes)
-        icc = data.get(profiles[0]) if profiles else None
-        image, absent = _finish(rgb, there, header, icc, colour)
+        profile_data = data.get(profiles[0]) if profiles else None
+        kept = None if profile_data is None else icc.expand(profile_data)
+        image, absent = _finish(rgb, there, header, kept, colour)
         ids = tuple(header.group_ids[k] for k in sorted(choice.layers))
         return Decoded(image, least, ids, absent, self.warnings)
 
@@ -372,18 +374,18 @@ def _pixels(cells: np.ndarray, header: Header) -> np.ndarray:
 
 
 def _finish(
-    rgb: np.ndarray, there: np.ndarray, header: Header, icc: bytes | None,
+    rgb: np.ndarray, there: np.ndarray, header: Header, icc_profile: bytes | None,
     colour: tuple[int, int, int] | None,
 ) -> tuple[Image.Image, float]:  # fmt: skip
     """Background or alpha where nothing was decoded; the picture and the share of such pixels."""
     if there.all():
-        return pixels.to_image(rgb, header.grey, icc), 0.0
+        return pixels.to_image(rgb, header.grey, icc_profile), 0.0
     mask = _pixels(there, header)
     absent = 1 - float(mask.mean())
     if colour is None:
         rgb[~mask] = 0
         alpha = np.where(mask, 255, 0).astype(np.uint8)
-        return pixels.to_image(rgb, header.grey, icc, alpha), absent
+        return pixels.to_image(rgb, header.grey, icc_profile, alpha), absent
     rgb[~mask] = colour
     grey = header.grey and len(set(colour)) == 1
-    return pixels.to_image(rgb, grey, icc), absent
+    return pixels.to_image(rgb, grey, icc_profile), absent
