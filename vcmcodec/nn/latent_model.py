@@ -173,7 +173,8 @@ class SliceModel(nn.Module):
 class LatentModel(nn.Module):
     """Integer networks and level vectors of a whole latent."""
 
-    def __init__(self, shape: LatentShape) -> None:
+    def __init__(self, shape: LatentShape, *, refined: bool = True) -> None:
+        """Build for a shape; without `refined` there is nothing to code the base again with."""
         super().__init__()
         self.shape = shape
         width = SliceModel.HYPER
@@ -183,9 +184,10 @@ class LatentModel(nn.Module):
         self.hyper_features = IntegerLinear(128, width, shift=6)
         self.level_features = nn.Parameter(torch.zeros(shape.levels, width))
         self.level_index = nn.Parameter(torch.zeros(shape.levels, shape.channels))
-        self.refine_features = nn.Parameter(torch.zeros(shape.levels, width))
-        self.refine_base_features = nn.Parameter(torch.zeros(shape.levels, width))
-        self.refine_index = nn.Parameter(torch.zeros(shape.base_channels))
+        if refined:
+            self.refine_features = nn.Parameter(torch.zeros(shape.levels, width))
+            self.refine_base_features = nn.Parameter(torch.zeros(shape.levels, width))
+            self.refine_index = nn.Parameter(torch.zeros(shape.base_channels))
         before = 0
         models = []
         for channels in shape.slices:
@@ -193,10 +195,15 @@ class LatentModel(nn.Module):
             before += channels
         self.slices = nn.ModuleList(models)
         refine, done = [], 0
-        for channels in shape.base_slices:
+        for channels in shape.base_slices if refined else ():
             refine.append(SliceModel(channels, shape.base_channels + done))
             done += channels
         self.refine = nn.ModuleList(refine)
+
+    @property
+    def level_tables(self) -> tuple[str, ...]:
+        """Names of the vectors that go with rate levels."""
+        return tuple(name for name, _ in self.named_parameters(recurse=False))
 
     # ---- pieces that differ between training and coding only in their gradients
 
@@ -341,13 +348,8 @@ class LatentModel(nn.Module):
         for module in self.modules():
             if isinstance(module, IntegerLinear):
                 module.freeze()
-        for table in (
-            self.level_features,
-            self.level_index,
-            self.refine_features,
-            self.refine_base_features,
-            self.refine_index,
-        ):
+        for name in self.level_tables:
+            table = self.get_parameter(name)
             table.copy_(torch.floor(table + 0.5))
 
     def hold(self) -> None:

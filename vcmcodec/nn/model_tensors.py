@@ -1,4 +1,4 @@
-"""A trained picture codec as named tensors, and its fingerprint.
+"""A trained codec as named tensors, and its fingerprint.
 
 The tensors fall in two: those that decide symbols (integer networks, level tables, gains, coding
 tables), whose canonical form the fingerprint covers, and those that do not (transforms, inverse
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,18 +21,16 @@ from torch import Tensor
 from vcmcodec.entropy.cdf import Tables
 from vcmcodec.errors import WeightsError
 from vcmcodec.nn.integer import WEIGHT_MAX, IntegerLinear
+from vcmcodec.nn.latent_codec import LatentCodec
 from vcmcodec.nn.latent_model import SCALE_COUNT, LatentShape
 from vcmcodec.nn.picture_codec import PictureCodec
-from vcmcodec.nn.transforms import TransformShape
 
 FINGERPRINT_BYTES = 8
-# Kept in float32: the first and last linear maps carry the whole signal, and the inverse gains are
-# multiplied onto it; the residual branches only add to it.
-FULL_PRECISION = ("mean", "patch", "merge", "split", "log_inverse")
+Codec = TypeVar("Codec", bound=LatentCodec)
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Generic[Codec]):
     """Networks and tables, ready to code.
 
     Attributes:
@@ -40,14 +39,24 @@ class Model:
         fingerprint: 8 bytes that a file's header must carry.
     """
 
-    codec: PictureCodec
+    codec: Codec
     tables: Tables
     fingerprint: bytes
 
+    def to(self, device: torch.device) -> None:
+        """Move the transforms; the integer networks feed the entropy coder, which stays."""
+        self.codec.analysis.to(device)
+        self.codec.synthesis.to(device)
 
-def fingerprint(symbol_tensors: dict[str, Tensor], shape: LatentShape) -> bytes:
-    """First 8 bytes of SHA-256 over shape, names and little-endian integers, in name order."""
+
+def fingerprint(symbol_tensors: dict[str, Tensor], shape: LatentShape, binding: str = "") -> bytes:
+    """First 8 bytes of SHA-256 over shape, names and little-endian integers, in name order.
+
+    Args:
+        binding: see `LatentCodec`; hashed before the tensors.
+    """
     digest = hashlib.sha256(json.dumps(asdict(shape), sort_keys=True).encode())
+    digest.update(binding.encode())
     for name in sorted(symbol_tensors):
         tensor = symbol_tensors[name]
         values = tensor.to(torch.int64).numpy().astype("<i8")
@@ -66,7 +75,7 @@ def _fits(values: Tensor) -> Tensor:
     return whole.to(torch.int32)
 
 
-def pack(codec: PictureCodec, tables: Tables) -> tuple[dict[str, Tensor], dict[str, str]]:
+def pack(codec: LatentCodec, tables: Tables) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata for a safetensors file.
 
     The codec must have been frozen (`entropy.freeze`, `gains.freeze`).
@@ -81,8 +90,8 @@ def pack(codec: PictureCodec, tables: Tables) -> tuple[dict[str, Tensor], dict[s
             weight, bias = module.integers()
             symbols[f"entropy.{name}.weight"] = _fits(weight)
             symbols[f"entropy.{name}.bias"] = _fits(bias)
-    for name in _LEVEL_TABLES:
-        symbols[f"entropy.{name}"] = _fits(getattr(codec.entropy, name))
+    for name in codec.entropy.level_tables:
+        symbols[f"entropy.{name}"] = _fits(codec.entropy.get_parameter(name))
     symbols["entropy.companding"] = _fits(codec.entropy.companding)
     symbols["gains.log_gain"] = _fits(codec.gains.log_gain)
     for name, array in tables.pack().items():
@@ -91,39 +100,35 @@ def pack(codec: PictureCodec, tables: Tables) -> tuple[dict[str, Tensor], dict[s
     for name, value in codec.state_dict().items():
         if name.startswith("entropy.") or name == "gains.log_gain":
             continue
-        full = any(part in FULL_PRECISION for part in name.split("."))
+        full = any(part in codec.FULL_PRECISION for part in name.split("."))
         floats[name] = value.detach().to(torch.float32 if full else torch.float16).contiguous()
-    metadata = {
-        "transform": json.dumps(asdict(codec.transform)),
-        "latent": json.dumps(asdict(codec.latent)),
-        "lmbdas": json.dumps(codec.lmbdas),
-        "fingerprint": fingerprint(symbols, codec.latent).hex(),
-    }
-    return {**symbols, **floats}, metadata
+    mark = fingerprint(symbols, codec.latent, codec.binding)
+    return {**symbols, **floats}, {**codec.description(), "fingerprint": mark.hex()}
 
 
-_LEVEL_TABLES = (
-    "level_features", "level_index", "refine_features", "refine_base_features", "refine_index",
-)  # fmt: skip
-
-
-def unpack(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Model:
+def unpack(
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str],
+    rebuild: Callable[[Mapping[str, str]], LatentCodec] = PictureCodec.rebuild,
+) -> Model:
     """Undo `pack`.
+
+    Args:
+        rebuild: makes the codec of a description, untrained.
 
     Raises:
         WeightsError: tensors are missing or of the wrong shape, a sum is not provably exact, or
             the fingerprint is not that of the tensors.
     """
     try:
-        transform = TransformShape(**_tuples(json.loads(metadata["transform"])))
-        latent = LatentShape(**_tuples(json.loads(metadata["latent"])))
-        codec = PictureCodec(transform, latent, tuple(json.loads(metadata["lmbdas"])))
+        codec = rebuild(metadata)
         codec.load_state_dict(_state(codec, tensors))
         tables = Tables.unpack(
             {n: tensors[f"tables.{n}"].numpy() for n in ("cdf", "sizes", "offsets", "skip")}
         )
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"these are not the weights of a picture codec: {error}") from error
+        kind = getattr(getattr(rebuild, "__self__", None), "KIND", LatentCodec.KIND)
+        raise WeightsError(f"these are not the weights of a {kind}: {error}") from error
     symbols = {
         name: value
         for name, value in tensors.items()
@@ -131,7 +136,7 @@ def unpack(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Model:
     }
     _check_symbols(codec, symbols, tables)
     codec.entropy.prove_exact()
-    found = fingerprint(symbols, latent)
+    found = fingerprint(symbols, codec.latent, codec.binding)
     if found.hex() != metadata.get("fingerprint"):
         raise WeightsError(
             f"the weights' fingerprint is {found.hex()}, not {metadata.get('fingerprint')}"
@@ -141,7 +146,7 @@ def unpack(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Model:
     return Model(codec, tables, found)
 
 
-def _check_symbols(codec: PictureCodec, symbols: dict[str, Tensor], tables: Tables) -> None:
+def _check_symbols(codec: LatentCodec, symbols: dict[str, Tensor], tables: Tables) -> None:
     """Raise WeightsError where stored numbers could not be used just as they are stored."""
     for name, value in symbols.items():
         if value.is_floating_point():
@@ -152,16 +157,10 @@ def _check_symbols(codec: PictureCodec, symbols: dict[str, Tensor], tables: Tabl
     wanted = SCALE_COUNT + codec.latent.hyper
     if len(tables) != wanted:
         raise WeightsError(f"there are {len(tables)} coding tables, {wanted} are needed")
-    widths = codec.latent.layer_channels
-    if widths != codec.transform.latent:
-        raise WeightsError(f"slices fill {widths} channels, transforms {codec.transform.latent}")
+    codec.check_shape()
 
 
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-
-
-def _state(codec: PictureCodec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _state(codec: LatentCodec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     state = {}
     shifts = {
         f"entropy.{name}.bias": module.shift

@@ -1,43 +1,27 @@
-"""The networks of a picture codec: transforms, gains, hyper analysis and the entropy model."""
+"""The networks of a picture codec, and where their training starts."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from vcmcodec.nn.gain import LOG_UNIT, Gains, Level
-from vcmcodec.nn.geometry import neighbour_rows, phase_rows
-from vcmcodec.nn.integer import VALUE_UNIT
+from vcmcodec.errors import WeightsError
+from vcmcodec.nn.gain import LOG_UNIT
 from vcmcodec.nn.lapped import lapped_forward
-from vcmcodec.nn.latent_model import CellGrid, LatentModel, LatentShape
+from vcmcodec.nn.latent_codec import LatentCodec, shape_of, tuples
+from vcmcodec.nn.latent_codec import cell_grid as cell_grid
+from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.transforms import Analysis, Synthesis, TransformShape, merge_2x2, to_patches
 
-HYPER_MAX = 127
-HYPER_INPUT = 0.2  # the latent in steps, tamed for the hyper analysis
 
-
-class HyperAnalysis(nn.Module):
-    """h_a: the base's latent in steps (cells, base channels) -> hyper-latent (cells, n), float.
-
-    Encoder side only; 1x1 maps, so groups cannot mix.
-    """
-
-    def __init__(self, inputs: int, outputs: int, hidden: int = 64) -> None:
-        super().__init__()
-        self.first = nn.Linear(inputs, hidden)
-        self.last = nn.Linear(hidden, outputs)
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """See the class."""
-        out: Tensor = self.last(F.relu(self.first(latent * HYPER_INPUT)))
-        return out.clamp(-HYPER_MAX, HYPER_MAX)
-
-
-class PictureCodec(nn.Module):
+class PictureCodec(LatentCodec):
     """Everything that is learned for one picture profile.
 
     Args:
@@ -47,34 +31,36 @@ class PictureCodec(nn.Module):
         lmbdas: Lagrange weight of each trained level (loss: lmbda * 255**2 * MSE + bpp).
     """
 
+    KIND: ClassVar[str] = "picture codec"
+    REFINED: ClassVar[bool] = True
+    # The first and last linear maps carry the whole signal; the residual branches only add to it.
+    FULL_PRECISION: ClassVar[tuple[str, ...]] = ("mean", "patch", "merge", "split", "log_inverse")
+    analysis: Analysis
+    synthesis: Synthesis
+
     def __init__(
         self, transform: TransformShape, latent: LatentShape, lmbdas: tuple[float, ...]
     ) -> None:
-        super().__init__()
-        self.transform, self.latent, self.lmbdas = transform, latent, lmbdas
+        super().__init__(latent, lmbdas)
+        self.transform = transform
         self.analysis = Analysis(transform)
         self.synthesis = Synthesis(transform)
-        self.hyper_analysis = HyperAnalysis(latent.base_channels, latent.hyper)
-        self.gains = Gains(latent.levels, latent.channels)
-        self.entropy = LatentModel(latent)
 
-    def lmbda(self, level: Level) -> float:
-        """The Lagrange weight of a rate level, interpolated in the log domain."""
-        return float(torch.exp(level.floats(torch.log(torch.tensor(self.lmbdas)))))
+    def description(self) -> dict[str, str]:
+        """See `LatentCodec`."""
+        return {"transform": json.dumps(asdict(self.transform)), **super().description()}
 
-    def dequantise(self, values: Tensor, level: Level) -> Tensor:
-        """Values in 1/16 steps, (cells, channels) -> latent, float, for the synthesis."""
-        inverse = self.gains.inverse(level, slice(0, values.shape[-1]))
-        return values * (inverse / VALUE_UNIT)
+    @classmethod
+    def rebuild(cls, metadata: Mapping[str, str]) -> PictureCodec:
+        """See `LatentCodec`."""
+        transform = TransformShape(**tuples(json.loads(metadata["transform"])))
+        return cls(transform, *shape_of(metadata))
 
-
-def cell_grid(labels: np.ndarray, phases: tuple[int, ...], batch: int = 1) -> CellGrid:
-    """The traversal tables of a rectangle of cells; labels (rows, columns) are group positions."""
-    rows, columns = labels.shape
-    return CellGrid(
-        neighbours=neighbour_rows(labels, batch),
-        phases={n: phase_rows(rows, columns, n, batch) for n in sorted(set(phases))},
-    )
+    def check_shape(self) -> None:
+        """See `LatentCodec`."""
+        widths = self.latent.layer_channels
+        if widths != self.transform.latent:
+            raise WeightsError(f"slices fill {widths} channels, transforms {self.transform.latent}")
 
 
 @torch.no_grad()
