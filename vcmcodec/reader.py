@@ -17,10 +17,8 @@ from vcmcodec.bitstream.container import Container, Entry
 from vcmcodec.bitstream.describe import Description, describe
 from vcmcodec.bitstream.header import Group, Header
 from vcmcodec.bitstream.limits import Limits
-from vcmcodec.bitstream.select import group_ids
-from vcmcodec.edit import read_group_map
-from vcmcodec.errors import FormatError, RequestError, TruncatedError
 from vcmcodec.models import load_model
+from vcmcodec.parts import Choice, Parts
 from vcmcodec.sources import CountingSource, Openable, open_source
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from vcmcodec.nn.model_tensors import Model
     from vcmcodec.profiles import scene
 
-CODED = (Kind.LATENT, Kind.REFINEMENT, Kind.DIGEST)
 TRANSPARENT = "transparent"
 
 
@@ -51,14 +48,6 @@ class Decoded:
     groups: tuple[int, ...]
     absent: float
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """What is decoded: the layer that each group (by position) is decoded to."""
-
-    layers: dict[int, LayerId]
-    entries: tuple[Entry, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +92,7 @@ class Reader:
         self._notes: tuple[str, ...] = ()
         try:
             self.container = Container.read(self._source, limits)
+            self.parts = Parts(self.container)
         except BaseException:
             self.close()
             raise
@@ -202,8 +192,8 @@ class Reader:
         colour = None
         if background is not None and background != TRANSPARENT:
             colour = pixels.parse_colour(background)
-        top = self._top_layer(width)
-        choice = self._choose(self._positions(groups), top)
+        top = self.parts.top_layer(width)
+        choice = self.parts.choose(self.parts.positions(groups), top)
         profiles = self.container.find(Kind.ICC)[:1] if top > LayerId.BASE else ()
         got = self._fetch(choice, profiles, device)
         data, labels, model = got.data, got.labels, got.model
@@ -243,128 +233,39 @@ class Reader:
         Raises:
             VcmError: as `inspect`.
         """
-        choice = self._choose(self._positions(groups), self._top_layer(WIDTHS[LayerId.BASE]))
+        choice = self.parts.choose(
+            self.parts.positions(groups), self.parts.top_layer(WIDTHS[LayerId.BASE])
+        )
         got = self._fetch(choice, (), device)
         values, level = self._values(got, choice, LayerId.BASE, set(choice.layers))
         ids = tuple(self.header.group_ids[k] for k in sorted(choice.layers))
         present = np.isin(got.labels, list(choice.layers))
         return BaseLatent(got.model.codec.dequantise(values, level).to(device), level, present, ids)
 
-    def _fetch(self, choice: _Choice, more: tuple[Entry, ...], device: str) -> _Fetched:
+    def _fetch(self, choice: Choice, more: tuple[Entry, ...], device: str) -> _Fetched:
         """Read the group map, the chosen runs and `more`, and what it takes to decode them."""
         from vcmcodec.profiles import scene
 
         header = self.header
         profile = catalogue.profile(header.profile)
-        maps = self.container.find(Kind.GROUP_MAP)
-        data = self.container.fetch([*maps, *choice.entries, *more], whole_only=True)
-        labels = self._labels(data[maps[0]] if maps else None)
+        wanted = [*self.parts.maps, *choice.entries, *more]
+        data = self.container.fetch(wanted, whole_only=True)
+        labels = self.parts.labels(data)
         rates = {info.layer: info.rate_level for info in header.layers}
         levels = scene.Levels(rates[LayerId.BASE], rates.get(LayerId.MID))
-        self._check_runs(choice, labels, levels)
+        self.parts.check_runs(choice, labels, levels.refined)
         model = load_model(profile.name, fingerprint=header.fingerprint, device=device)
         return _Fetched(data, labels, levels, model)
 
     def _values(
-        self, got: _Fetched, choice: _Choice, layer: LayerId, chosen: set[int]
+        self, got: _Fetched, choice: Choice, layer: LayerId, chosen: set[int]
     ) -> tuple[Tensor, Level]:
         """Latent of some group positions up to a layer, in 1/16 steps of the level beside it."""
         from vcmcodec.profiles import scene
 
-        position_of = {group: k for k, group in enumerate(self.header.group_ids)}
-        runs = {
-            (Kind(e.kind), e.layer, position_of[e.group], e.tile): got.data[e]
-            for e in choice.entries
-            if position_of[e.group] in chosen and e.layer <= layer and e in got.data
-        }
+        runs = self.parts.runs(choice, got.data, layer, chosen)
         values = scene.decode_values(got.model, self.header, got.labels, got.levels, runs, layer)
         return values, got.levels.at(layer, got.model.codec.latent.levels)
-
-    def _positions(self, groups: Sequence[str | int] | str | int | None) -> list[int]:
-        """Positions of the groups asked for; of all, where nothing is asked."""
-        ids = self.header.group_ids
-        if groups is None:
-            return list(range(len(ids)))
-        asked = [groups] if isinstance(groups, str | int) else list(groups)
-        return [ids.index(group) for group in group_ids(self.header, asked)]
-
-    def _top_layer(self, width: float | None) -> LayerId:
-        layers = [info.layer for info in self.header.layers]
-        if LayerId.BASE not in layers or not self.container.find(Kind.LATENT, LayerId.BASE):
-            raise RequestError("the file holds no base layer; merge it with the file that does")
-        held = {e.layer for e in self.container.find(Kind.LATENT)}
-        there = max(layer for layer in layers if set(range(layer + 1)) <= set(map(int, held)))
-        if width is None:
-            return there
-        wanted = next((layer for layer, value in WIDTHS.items() if value == float(width)), None)
-        if wanted is None:
-            raise RequestError(
-                f"no width {width}; there are {', '.join(map(str, WIDTHS.values()))}"
-            )
-        if wanted > there:
-            raise RequestError(f"the file holds widths up to {WIDTHS[there]:g} only")
-        return wanted
-
-    def _choose(self, positions: list[int], top: LayerId) -> _Choice:
-        """How far each group can be decoded, and the entries that this takes."""
-        box = self.container
-        ids = self.header.group_ids
-        wanted, layers = [], {}
-        for position in positions:
-            mine = [e for e in box.entries if e.group == ids[position] and e.kind in CODED]
-            coded = [e for e in mine if e.kind != Kind.DIGEST]
-            if not any(e.layer == LayerId.BASE for e in coded):
-                continue  # dropped on purpose: absent
-            reached = None
-            for layer in range(top + 1):
-                parts = [e for e in coded if e.layer == layer]
-                if not parts or not all(map(box.is_whole, parts)):
-                    break
-                reached = LayerId(layer)
-            if reached is None:
-                entry = next(e for e in coded if not box.is_whole(e))
-                raise TruncatedError(
-                    entry.name, "the file is cut off within the base layer", offset=entry.offset
-                )
-            layers[position] = reached
-            wanted += [e for e in mine if e.layer <= reached and box.is_whole(e)]
-        if not layers:
-            names = ", ".join(str(ids[k]) for k in positions)
-            raise RequestError(f"nothing of group {names} is in this file")
-        return _Choice(layers, tuple(wanted))
-
-    def _labels(self, data: bytes | None) -> np.ndarray:
-        shape = (self.header.cell_rows, self.header.cell_columns)
-        if data is None:
-            return np.zeros(shape, np.int64)
-        return np.array(read_group_map(self.container, data), np.int64).reshape(shape)
-
-    def _check_runs(self, choice: _Choice, labels: np.ndarray, levels: scene.Levels) -> None:
-        """Hold the runs of the groups that are decoded against those that the norm asks for.
-
-        A run that is not there would leave its cells at zero, and nobody would notice.
-        """
-        from vcmcodec.profiles.tiles import grid_of, tiles
-
-        ids = self.header.group_ids
-        wanted: set[tuple[int, int, int, int]] = set()
-        for number, where in enumerate(tiles(grid_of(labels), self.header.tile)):
-            for position in set(np.unique(labels[where.slices]).tolist()) & set(choice.layers):
-                top = choice.layers[position]
-                runs = [(Kind.LATENT, layer) for layer in range(top + 1)]
-                if levels.refined and top > LayerId.BASE:
-                    runs.append((Kind.REFINEMENT, LayerId.MID))
-                wanted |= {(kind, layer, ids[position], number) for kind, layer in runs}
-        found = {
-            (e.kind, int(e.layer), e.group, e.tile) for e in choice.entries if e.kind != Kind.DIGEST
-        }
-        for kind, layer, group, tile in sorted(wanted ^ found):
-            state = "is missing" if (kind, layer, group, tile) in wanted else "has no place"
-            raise FormatError(
-                "directory",
-                f"{Kind(kind).name.lower()} of layer {LayerId(layer).name.lower()},"
-                f" group {group}, tile {tile} {state}",
-            )
 
 
 def _pixels(cells: np.ndarray, header: Header) -> np.ndarray:
