@@ -4,6 +4,7 @@
 
     data = vcmcodec.encode("street.png", quality=60, groups="boxes.json")
     preview = vcmcodec.decode(data, width=0.25)
+    found = vcmcodec.analyze(data, tasks=["detection"])
     with vcmcodec.open("street.vcm") as reader:
         person = reader.decode(groups=["person"])
 
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from vcmcodec.edit import merge as merge
     from vcmcodec.edit import verify as verify
     from vcmcodec.errors import VcmError as VcmError
+    from vcmcodec.machine import analyze as analyze
     from vcmcodec.reader import Reader as Reader
 
 _HOMES = {
+    "analyze": "vcmcodec.machine",
     "encode": "vcmcodec.codec",
     "decode": "vcmcodec.codec",
     "open": "vcmcodec.codec",
@@ -43,6 +46,7 @@ __all__ = [
     "Reader",
     "VcmError",
     "__version__",
+    "analyze",
     "decode",
     "encode",
     "extract",

@@ -1,61 +1,19 @@
-"""`vcm analyze`: what a machine sees in pictures."""
+"""`vcm analyze`: what a machine sees in pictures and `.vcm` files."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vcmcodec.bitstream.limits import Limits
-from vcmcodec.cli import batch, files, options, show
+from vcmcodec.cli import batch, files, findings, options, show
+from vcmcodec.cli.findings import TASKS, Finding, Outputs, Settings
 
 if TYPE_CHECKING:
     from vcmcodec.vision.backend import Backend
-    from vcmcodec.vision.predictions import Predictions
-
-TASKS = ("detection", "classification", "segmentation")
-BARS = 20  # characters of a bar that stands for 100 %
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was found in one picture, and the pictures that were made of it, as PNG bytes."""
-
-    predictions: Predictions
-    mask: bytes | None
-    drawing: bytes | None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What one run of `vcm analyze` asks for."""
-
-    task: str
-    score: float
-    model: str | None
-    size: int | None
-    labels: tuple[str, ...] | None
-    outputs: tuple[tuple[str, str], ...] | None
-    device: str
-    limits: Limits
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that are run."""
-        return TASKS if self.task == "all" else (self.task,)
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where one picture's mask and drawing go; None where they are not asked for."""
-
-    mask: Path | None = None
-    drawing: Path | None = None
 
 
 class Analysis:
@@ -69,6 +27,7 @@ class Analysis:
         self._backend: Backend | None = None
         self.images: list[dict[str, Any]] = []
         self.results: list[dict[str, Any]] = []
+        self.labels: list[str] = []
 
     @property
     def backend(self) -> Backend:
@@ -87,24 +46,10 @@ class Analysis:
         return self._backend
 
     def look(self, source: str | bytes, outputs: Outputs) -> Finding:
-        """Analyze one picture, a path or the bytes of its file."""
-        from vcmcodec import pixels
-        from vcmcodec.vision import drawing
-
-        picture = pixels.read(source, self._settings.limits)
-        tasks = [task for task in self._settings.tasks if task in self.backend.tasks]
-        if not tasks:
-            from vcmcodec.errors import RequestError
-
-            able = ", ".join(self.backend.tasks)
-            raise RequestError(f"this network does not do {self._settings.task}; it does {able}")
-        found = self.backend.predict(picture.rgb, tasks, self._settings.score)
-        mask = drawn = None
-        if outputs.mask is not None and found.label_map is not None:
-            mask = _png(drawing.mask_image(found.label_map))
-        if outputs.drawing is not None:
-            drawn = _png(drawing.draw(picture.rgb, found, self.backend.labels))
-        return Finding(found, mask, drawn)
+        """Analyze one picture or `.vcm` file, a path or the bytes of it."""
+        if findings.is_vcm(source):
+            return findings.in_file(source, self._settings, outputs)
+        return findings.in_picture(source, self._settings, outputs, self.backend)
 
     def run(self, inputs: list[files.Input]) -> int:
         """Analyze all inputs; returns the exit code."""
@@ -131,27 +76,30 @@ class Analysis:
             if target is not None and data is not None:
                 files.write_whole(target, data)
         if self._coco is not None:
-            self._collect(each, finding.predictions)
+            self._collect(each, finding)
         if self._style.json:
-            show.json_line(finding.predictions.to_json(each.name, self._settings.task))
+            told = finding.predictions.to_json(each.name, self._settings.task)
+            show.json_line(told | finding.facts)
         elif not self._style.quiet:
-            tell(each.name, finding.predictions, self._settings.score)
+            findings.tell(each.name, finding.predictions, self._settings.score)
 
-    def _collect(self, each: files.Input, found: Predictions) -> None:
+    def _collect(self, each: files.Input, finding: Finding) -> None:
         from vcmcodec.vision.predictions import to_coco
 
+        found = finding.predictions
+        # Two networks may know different classes: the later one's new ones go behind.
+        self.labels += [label for label in finding.labels if label not in self.labels]
         number = len(self.images) + 1
         self.images.append(
             {"id": number, "file_name": each.name, "width": found.width, "height": found.height}
         )
-        self.results += to_coco([found], [number], self.backend.labels)
+        self.results += to_coco([found], [number], self.labels)
 
     def _write_coco(self, target: str) -> None:
         """A COCO data set whose annotations have scores: readable as labels and as results."""
-        labels = self.backend.labels if self.images else ()
         whole = {
             "images": self.images,
-            "categories": [{"id": i, "name": name} for i, name in enumerate(labels, start=1)],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(self.labels, start=1)],
             "annotations": [
                 {"id": i, "iscrowd": 0, "area": r["bbox"][2] * r["bbox"][3], **r}
                 for i, r in enumerate(self.results, start=1)
@@ -159,42 +107,6 @@ class Analysis:
         }
         data = (json.dumps(whole) + "\n").encode()
         files.write_result(None if target == files.STANDARD else Path(target), data)
-
-
-def tell(name: str, found: Predictions, score: float) -> None:
-    """Print a table of everything that was found in one picture."""
-    from rich.table import Table
-
-    table = Table(
-        title=show.printable(f"{name}  {found.width} x {found.height}"),
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
-    for column in ("what", "label", "score", "", "where (x, y, width, height)"):
-        table.add_column(column)
-    for thing in found.objects or ():
-        box = ", ".join(f"{v:.0f}" for v in thing.box)
-        table.add_row("object", thing.label, f"{100 * thing.score:.0f} %", _bar(thing.score), box)
-    shown = [c for c in found.classes or () if c.score >= score] or list(found.classes or ())[:1]
-    for item in shown:
-        table.add_row("class", item.label, f"{100 * item.score:.0f} %", _bar(item.score))
-    if found.label_map is not None:
-        for label, part in found.label_map.areas().items():
-            table.add_row("area", label, f"{100 * part:.1f} %", _bar(part), "of the picture")
-    if not table.row_count:
-        table.add_row("nothing", f"of a score of {score:g} or more")
-    show.rich_print(table)
-
-
-def _bar(part: float) -> str:
-    return "━" * round(BARS * part)
-
-
-def _png(image: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()
 
 
 def _pairs(given: tuple[str, ...] | None) -> tuple[tuple[str, str], ...] | None:
@@ -223,7 +135,7 @@ def _targets(
 
 
 @click.command("analyze", short_help="Say what is in pictures: objects, classes, areas.")
-@options.inputs("PICTURE|DIR|-...")
+@options.inputs("PICTURE|FILE.vcm|DIR|-...")
 @click.option(
     "-t",
     "--task",
@@ -231,6 +143,15 @@ def _targets(
     default="all",
     show_default=True,
     help="What to look for.",
+)
+@click.option(
+    "-g",
+    "--groups",
+    multiple=True,
+    type=options.CommaList(),
+    metavar="LABEL|ID,...",
+    help="Of .vcm files, only these groups: nothing is found elsewhere, and no byte of the others"
+    " is read.",
 )
 @click.option(
     "--score",
@@ -275,14 +196,14 @@ def _targets(
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch.  [default: all]")
 @options.recursive
-@options.limits("max_pixels")
+@options.limits(*options.FILE_LIMITS)
 @options.as_json
 @options.loudness
 def command(
     inputs: tuple[str, ...],
     *,
     recursive: bool,
-    max_pixels: int,
+    groups: tuple[tuple[str, ...], ...],
     mask: str | None,
     draw: str | None,
     coco: str | None,
@@ -292,8 +213,12 @@ def command(
 ) -> int:
     r"""Say what is in pictures: objects, classes, areas.
 
+    Of a .vcm file, whole or cut down to its base layer, the base layer alone is read, and no
+    picture is decoded; --draw decodes what there is.
+
     \b
       vcm analyze street.jpg
+      vcm analyze street.vcm --task detection --groups person
       vcm analyze photos/ --task detection --score 0.5 --json > found.jsonl
       vcm analyze street.jpg --draw seen.png --mask areas.png
     """
@@ -309,7 +234,8 @@ def command(
     if labels is not None:
         names = tuple(line.strip() for line in labels.read_text().splitlines() if line.strip())
     settings = Settings(
-        limits=Limits(max_pixels=max_pixels),
+        limits=options.limits_of(given),
+        groups=options.flat(groups),
         labels=names,
         outputs=_pairs(outputs),
         **{key: given[key] for key in ("task", "score", "model", "size", "device")},
@@ -321,5 +247,5 @@ def command(
         quiet=given["quiet"] or coco == files.STANDARD,
         verbose=given["verbose"],
     )
-    found = files.gather(inputs, pixels.READ_EXTENSIONS, recursive)
+    found = files.gather(inputs, {*pixels.READ_EXTENSIONS, ".vcm"}, recursive)
     return Analysis(settings, _targets(found, inputs, mask, draw), style, coco).run(found)

@@ -1,0 +1,147 @@
+"""`vcm analyze` on `.vcm` files, with small networks whose answers do not matter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vcmcodec
+from conftest import Run
+from photographs import astronaut, coffee
+from task_models import install
+
+CELLS = np.zeros((7, 10), np.uint8)
+CELLS[1:5, 3:7] = 1
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(tmp_path_factory.mktemp("tasks"))
+
+
+@pytest.fixture(autouse=True)
+def _installed(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(weights))
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Path:
+    """A full file of two groups, of which one is called person."""
+    from vcmcodec import grouping
+
+    plan = grouping.from_mask(CELLS.repeat(16, 0).repeat(16, 1), 112, 160, {1: "person"})
+    path = tmp_path / "street.vcm"
+    path.write_bytes(vcmcodec.encode(astronaut(), quality=90, groups=plan))
+    return path
+
+
+def test_json_tells_results_and_the_bytes_that_were_read(vcm: Run, street: Path) -> None:
+    ran = vcm("analyze", street, "--json", "--task", "all")
+    assert ran.code == 0
+    (line,) = ran.lines
+    found = json.loads(line)
+    assert list(found) == [
+        "file", "task", "width", "height", "objects", "classes", "areas", "bytes_read"
+    ]  # fmt: skip
+    assert (found["width"], found["height"]) == (160, 112)
+    assert found["objects"]
+    assert sum(found["areas"].values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_base_only_file_gives_the_same_as_the_full_one(
+    vcm: Run, street: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base.vcm"
+    base.write_bytes(vcmcodec.extract(street, tasks=["detection"]))
+    assert base.stat().st_size < street.stat().st_size / 2
+    whole, part = (
+        json.loads(vcm("analyze", path, "--json").lines[0]) for path in (street, base)
+    )  # fmt: skip
+    for one in (whole, part):
+        one.pop("file"), one.pop("bytes_read")
+    assert whole == part
+
+
+def test_groups_leave_only_their_own_objects_and_areas(
+    vcm: Run, street: Path, tmp_path: Path
+) -> None:
+    mask = tmp_path / "mask.png"
+    line = vcm("analyze", street, "--json", "--groups", "person", "--mask", mask).lines[0]
+    found = json.loads(line)
+    assert found["objects"]
+    for thing in found["objects"]:
+        x, y, w, h = thing["box"]
+        assert CELLS[int((y + h / 2) // 16), int((x + w / 2) // 16)] == 1, thing
+    labels = np.asarray(Image.open(mask))
+    outside = CELLS.repeat(16, 0).repeat(16, 1) == 0
+    assert not labels[outside].any()
+    assert labels[~outside].any()
+
+
+def test_pictures_files_and_standard_input_mix(
+    vcm_process: Run, weights: Path, street: Path
+) -> None:
+    picture = street.with_name("coffee.png")
+    Image.fromarray(coffee(48, 64)).save(picture)
+    nameless = street.with_name("nameless")
+    nameless.write_bytes(street.read_bytes())
+    coco = street.with_name("found.json")
+    ran = vcm_process(
+        "analyze", "-", picture, street, nameless, "--task", "detection", "--json", "--coco", coco,
+        stdin=street.read_bytes(), VCMCODEC_WEIGHTS=str(weights),
+    )  # fmt: skip
+    assert ran.code == 0, ran.stderr
+    told = [json.loads(line) for line in ran.lines]
+    assert [one["file"] for one in told] == ["-", str(picture), str(street), str(nameless)]
+    assert told[0]["objects"] == told[2]["objects"] == told[3]["objects"]
+    assert "bytes_read" not in told[1]
+    whole = json.loads(coco.read_text())
+    assert [image["width"] for image in whole["images"]] == [160, 64, 160, 160]
+    assert len(whole["categories"]) == 20
+    assert {a["image_id"] for a in whole["annotations"]} >= {1, 3, 4}
+
+
+def test_folders_hold_files_as_well(vcm: Run, street: Path, tmp_path: Path) -> None:
+    ran = vcm("analyze", tmp_path, "--json", "--task", "classification")
+    assert [json.loads(line)["file"] for line in ran.lines] == [str(street)]
+
+
+def test_the_drawing_is_of_the_picture_or_of_the_preview(
+    vcm: Run, street: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base.vcm"
+    base.write_bytes(vcmcodec.extract(street, tasks=["detection"]))
+    shown = {}
+    for path in (street, base):
+        target = tmp_path / f"{path.stem}.png"
+        assert (
+            vcm("analyze", path, "--score", "1", "--task", "detection", "--draw", target).code == 0
+        )
+        shown[path.stem] = np.asarray(Image.open(target))
+    # drawings are enlarged three times, and nothing is above a score of 1
+    for name, source in (("street", street), ("base", base)):
+        decoded = np.asarray(vcmcodec.decode(source))
+        assert np.array_equal(shown[name][1::3, 1::3], decoded), name
+    assert not np.array_equal(shown["street"], shown["base"])
+
+
+def test_what_cannot_be_is_said_in_one_line(vcm: Run, street: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    Image.fromarray(coffee(48, 64)).save(picture)
+    broken = tmp_path / "broken.vcm"
+    broken.write_bytes(street.read_bytes()[:200])
+    for arguments, code, text in (
+        ((street, "--groups", "dog"), "request", "no group 'dog'"),
+        ((picture, "--groups", "person"), "request", "a picture has none"),
+        ((street, "--size", "64"), "request", "--model and --size are for pictures"),
+        ((broken,), "truncated", "cut off"),
+    ):
+        ran = vcm("analyze", *arguments, "--json")
+        assert ran.code == 1, arguments
+        error = json.loads(ran.lines[0])["error"]
+        assert error["code"] == code
+        assert text in error["message"], error
