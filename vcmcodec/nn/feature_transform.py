@@ -112,7 +112,7 @@ class FeatureTransform(nn.Module):
         """
         known = (latent - self.mean) * self.scale * present
         x = self.entry(torch.cat((known, present), -1).permute(0, 3, 1, 2))
-        x = x + self.level(level_features).reshape(-1, self.config.width, 1, 1)
+        x = x + self.level(level_features.to(x.device)).reshape(-1, self.config.width, 1, 1)
         fine = F.pixel_shuffle(self.split(self.blocks(x)), LATENT_STRIDE // SPLIT_STRIDE)
         out: Tensor = self.out(F.silu(self.fine(fine)))
         return out
