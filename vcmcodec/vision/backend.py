@@ -34,11 +34,13 @@ class Features:
         split: its name.
         tensors: everything that the rest needs, by name; (1, C, h, w) each.
         geometry: how the picture was scaled, which the results need.
+        model: fingerprint of the network, 16 hexadecimal digits; empty where it has none.
     """
 
     split: str
     tensors: Mapping[str, torch.Tensor]
     geometry: InputGeometry
+    model: str = ""
 
 
 class Backend(Protocol):
@@ -92,7 +94,8 @@ class ReferenceBackend:
         """See `Backend`."""
         image, geometry = prepare(rgb, self._predictor.longer_side)
         network = self.model.network
-        return Features(split, network.front_end(image.to(network.mean.device), split), geometry)
+        tensors = network.front_end(image.to(network.mean.device), split)
+        return Features(split, tensors, geometry, self.model.fingerprint)
 
     @torch.inference_mode()
     def rest(self, features: Features, tasks: Collection[str]) -> Any:

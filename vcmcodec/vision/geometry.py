@@ -39,7 +39,21 @@ class InputGeometry:
             raise PictureError(f"a picture of {width}x{height} pixels shows nothing")
         scale = longer / max(height, width)
         h, w = max(1, round(height * scale)), max(1, round(width * scale))
-        return cls(height, width, h, w, h + -h % MULTIPLE, w + -w % MULTIPLE)
+        return cls.scaled(height, width, h, w)
+
+    @classmethod
+    def scaled(
+        cls, height: int, width: int, scaled_height: int, scaled_width: int
+    ) -> InputGeometry:
+        """The geometry of a picture and the size that it was scaled to.
+
+        Raises:
+            PictureError: a side is below one pixel.
+        """
+        if min(height, width, scaled_height, scaled_width) < 1:
+            raise PictureError(f"a picture of {width}x{height} pixels shows nothing")
+        padded = (side + -side % MULTIPLE for side in (scaled_height, scaled_width))
+        return cls(height, width, scaled_height, scaled_width, *padded)
 
     def true_boxes(self, corners: np.ndarray) -> np.ndarray:
         """(n, 4) x1 y1 x2 y2 from the network's input to the true picture, inside it."""

@@ -6,6 +6,7 @@ is needed to build the network again: its shape, its labels and the size it like
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from copy import deepcopy
@@ -22,6 +23,7 @@ from vcmcodec.vision.layers import channels_last
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 FORMAT = "vcm-vision-1"
+FINGERPRINT_DIGITS = 16
 KEY = "vision"  # one entry: safetensors writes several in an order that changes
 
 
@@ -34,12 +36,15 @@ class VisionModel:
         labels: the classes, in the order of the channels.
         longer_side: input size for which it was chosen, pixels.
         facts: what the model card says in numbers, for `vcm models`.
+        fingerprint: first 16 hexadecimal digits of the weight file's SHA-256, as in a manifest;
+            empty where the network comes from no file.
     """
 
     network: VisionNetwork
     labels: tuple[str, ...]
     longer_side: int
     facts: Mapping[str, Any]
+    fingerprint: str = ""
 
 
 def pack(
@@ -76,6 +81,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> VisionModel:
         WeightsError: the file is missing, damaged or of another kind.
     """
     try:
+        mark = hashlib.sha256(path.read_bytes()).hexdigest()[:FINGERPRINT_DIGITS]
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
@@ -95,4 +101,4 @@ def load(path: Path, device: str | torch.device = "cpu") -> VisionModel:
         raise WeightsError(f"{path} does not hold a vision network: {error}") from error
     network = channels_last(network.to(device))
     network.requires_grad_(False)
-    return VisionModel(network, labels, longer, about.get("facts", {}))
+    return VisionModel(network, labels, longer, about.get("facts", {}), mark)
