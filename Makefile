@@ -27,8 +27,8 @@ test-all: $(READY)
 	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
 
 lint: $(READY)
-	$(BIN)/ruff check vcmcodec tests
-	$(BIN)/ruff format --check vcmcodec tests
+	$(BIN)/ruff check vcmcodec tests examples
+	$(BIN)/ruff format --check vcmcodec tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
 
