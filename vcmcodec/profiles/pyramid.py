@@ -1,0 +1,165 @@
+"""The `pyramid` profile: all levels of a feature pyramid as one latent, rebuilt at the other end.
+
+The features are those of the reference vision network at its split point `fpn`: the pyramid levels
+and the deepest stage.  Numbers of the networks stand on top (norm §6.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vcmcodec.bitstream.constants import CoderId
+from vcmcodec.bitstream.container import Substream
+from vcmcodec.nn import model_tensors
+from vcmcodec.nn.latent_model import LatentShape
+from vcmcodec.nn.model_tensors import Model
+from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, LevelGeometry, PyramidCodec, PyramidShape
+from vcmcodec.profiles import base_layer, features
+from vcmcodec.profiles.features import FeatureSource, Place, Runs
+from vcmcodec.vision.backend import Features
+from vcmcodec.vision.geometry import InputGeometry
+from vcmcodec.vision.network import VisionConfig, crossing
+from vcmcodec.vision.predictions import Predictions
+from vcmcodec.vision.split import split_points
+
+NAME = "pyramid"
+CODER = CoderId.RANS_16
+SPLIT = "fpn"
+LEVELS = 8
+LMBDAS = tuple(0.03 * 400 ** (i / (LEVELS - 1)) for i in range(LEVELS))
+LATENT = LatentShape(
+    slices=(16, 32, 80), phases=(4, 2, 2), layers=(0, 0, 0), hyper=8, levels=LEVELS
+)
+
+
+def shape_for(config: VisionConfig, **changes: bool | int) -> PyramidShape:
+    """The shape of a codec for the pyramid of a vision network.
+
+    The coarsest pyramid level is derived; every finer one helps the next coarser one.
+
+    Args:
+        config: of the network.
+        **changes: fields of `PyramidShape`.
+    """
+    point = split_points(config)[SPLIT]
+    names = sorted(point.channels, key=lambda name: (point.strides[name], name))
+    levels = sorted((n for n in names if n.startswith("p")), key=lambda n: point.strides[n])
+    mixing = tuple((coarse, fine) for fine, coarse in pairwise(levels))
+    return PyramidShape(
+        names=tuple(names),
+        channels=tuple(point.channels[name] for name in names),
+        strides=tuple(point.strides[name] for name in names),
+        coded=tuple(name for name in names if name != levels[-1]),
+        mixing=mixing,
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def build(config: VisionConfig, fingerprint: str, **changes: bool | int) -> PyramidCodec:
+    """The networks, untrained, for a vision network of that shape and fingerprint."""
+    return PyramidCodec(shape_for(config, **changes), LATENT, LMBDAS, fingerprint, SPLIT)
+
+
+# ---- what `profiles/features.py` asks of a profile
+
+
+def read_model(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Model[PyramidCodec]:
+    """A model from a weight file."""
+    return model_tensors.unpack(tensors, metadata, PyramidCodec.rebuild)
+
+
+def splits(model: Model[PyramidCodec]) -> tuple[str, ...]:
+    """Split points that the model codes."""
+    return (model.codec.split,)
+
+
+def extract(model: Model[PyramidCodec], rgb: np.ndarray, split: str, device: str) -> Features:
+    """Features of a picture (H, W, 3) uint8."""
+    return features.bound_network(model.codec.binding, device).head(rgb, split)
+
+
+def check(model: Model[PyramidCodec], found: Features) -> None:
+    """Raise RequestError where features are of another network."""
+    features.check_network(found, model.codec.binding)
+
+
+def grid(model: Model[PyramidCodec], geometry: InputGeometry, split: str) -> tuple[int, int]:
+    """Rows and columns of the latent."""
+    return geometry.padded_height // LATENT_STRIDE, geometry.padded_width // LATENT_STRIDE
+
+
+def reads(model: Model[PyramidCodec], split: str, tasks: Collection[str]) -> tuple[str, ...]:
+    """Names of the tensors that tasks read."""
+    return crossing(split, tasks)
+
+
+@torch.inference_mode()
+def analyse(model: Model[PyramidCodec], source: FeatureSource) -> Tensor:
+    """The latent (rows, columns, channels), before any gain."""
+    shape, place = model.codec.shape, source.place
+    sides = place.geometry.padded_height, place.geometry.padded_width
+    wanted = {}
+    for name in shape.coded:
+        count, stride = shape.of[name]
+        wanted[name] = (count, sides[0] // stride, sides[1] // stride)
+    features.check_features(source, wanted)
+    device = model.codec.synthesis.enter.weight.device
+    levels = {name: source.tensors[name].to(device) for name in shape.coded}
+    return model.codec.analysis(levels, LevelGeometry(place.labels, device))[0].cpu()
+
+
+def encode(
+    model: Model[PyramidCodec], source: FeatureSource, analysed: Tensor, rate_level: int,
+    digest: bool = False,
+) -> list[Substream]:  # fmt: skip
+    """Code the latent; one run a group."""
+    place = source.place
+    return base_layer.encode_base(
+        model, analysed, place.labels, place.groups, rate_level, digest=digest
+    )
+
+
+@torch.inference_mode()
+def decode(
+    model: Model[PyramidCodec], place: Place, rate_level: int, runs: Runs,
+    names: Collection[str], device: str = "cpu",
+) -> dict[str, Tensor]:  # fmt: skip
+    """Rebuild the levels of `names`, (1, C, h, w); zero where nothing was decoded."""
+    latent = base_layer.decode_base(model, place.labels, place.groups, rate_level, runs)
+    if not names:
+        return {}
+    codec = model.codec
+    geometry = LevelGeometry(place.labels, torch.device(device))
+    levels = codec.synthesis(latent[None].to(device), geometry, names)
+    present = np.isin(place.labels, sorted({group for (_, _, group, _) in runs}))
+    return _absent_as_zero(levels, codec.shape.of, present)
+
+
+def _absent_as_zero(
+    levels: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]], present: np.ndarray
+) -> dict[str, Tensor]:
+    """Put zeros where a cell's group was not decoded; a coarse cell is its top left position's."""
+    if present.all():
+        return {name: level.contiguous() for name, level in levels.items()}
+    out = {}
+    for name, level in levels.items():
+        stride = shapes[name][1]
+        if stride < LATENT_STRIDE:
+            mask = present.repeat(2, 0).repeat(2, 1)
+        else:
+            step = stride // LATENT_STRIDE
+            mask = present[::step, ::step]
+        out[name] = level * torch.from_numpy(mask).to(level)
+    return out
+
+
+def predictions(
+    model: Model[PyramidCodec], found: Features, tasks: Collection[str], score: float, device: str
+) -> Predictions:
+    """The rest of the vision network."""
+    return features.rest_of_network(found, tasks, score, device)
