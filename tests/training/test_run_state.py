@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,30 +16,47 @@ from torch import nn
 from photographs import NAMES, photograph
 from vcmcodec.errors import RequestError, VcmError, WeightsError
 from vcmcodec.models import load_model
+from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig
+from vcmcodec.nn.gain import Level
 from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
 from vcmcodec.nn.transforms import TransformShape
 from vcmcodec.training import loop, scene_run
 from vcmcodec.training.coder import HyperPrior
+from vcmcodec.training.eyes import Eyes, task_features
 from vcmcodec.training.loop import Run, TrainingError, schedule
 from vcmcodec.training.photographs import PhotographCrops, picture_bytes, random_labels
-from vcmcodec.training.scene import Draw, SceneRecipe, code, draw, loss, parameter_groups
+from vcmcodec.training.scene import (
+    Draw,
+    SceneRecipe,
+    code,
+    draw,
+    loss,
+    parameter_groups,
+    task_loss,
+)
+from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 TRANSFORM = TransformShape(trunk=(8, 16, 24), latent=(6, 12, 20), trunk_blocks=1, latent_blocks=1)
 LATENT = LatentShape(
     slices=(2, 4, 6, 8), phases=(4, 2, 2, 2), layers=(0, 0, 1, 2), hyper=3, levels=8
 )
-RECIPE = SceneRecipe(crop=64, batch=1, steps=40, opening=2, warm_up=3)
+RECIPE = SceneRecipe(crop=64, batch=1, steps=40, opening=2, warm_up=3, task_crop=64, task_batch=1)
+EYES = VisionConfig(stem=8, c2=8, c3=16, c4=16, c5=16, head=8)
 
 
 class Tiny(nn.Module):
-    """A codec small enough to be trained in a test, and its prior."""
+    """A codec small enough to be trained in a test, its prior and its feature transform."""
 
-    def __init__(self) -> None:
+    def __init__(self, split_channels: int = EYES.c3) -> None:
         super().__init__()
         lmbdas = tuple(0.0006 * 150 ** (i / 7) for i in range(8))
         self.codec = PictureCodec(TRANSFORM, LATENT, lmbdas)
         self.prior = HyperPrior(LATENT.hyper)
+        shape = FeatureTransformConfig(
+            base_channels=TRANSFORM.latent[0], channels=split_channels, width=8, blocks=1
+        )
+        self.transform = FeatureTransform(shape)
 
 
 @pytest.fixture(scope="session")
@@ -55,14 +73,14 @@ def steps(folder: Path, pictures: Path, until: int) -> tuple[list[float], Tiny, 
     tiny = Tiny()
     pool = PhotographCrops([pictures], RECIPE.crop)
     start_at_klt(tiny.codec, pool.batch(20, np.random.default_rng(0)))
-    groups = parameter_groups(tiny.codec, tiny.prior, RECIPE)
+    groups = parameter_groups(tiny, RECIPE)
     run = Run(folder, tiny, groups, average=0.9, seed=3)
     losses = []
     while run.step < until:
         plan = draw(RECIPE, run.step, run.random)
         images = pool.batch(RECIPE.batch, run.random)
         outcome = code(tiny.codec, tiny.prior, images, plan, noisy=True)
-        value = loss(tiny.codec, images, plan, outcome)
+        value = loss(tiny.codec, images, plan, outcome, RECIPE)
         run.apply(value, schedule(run.step, RECIPE.steps, RECIPE.warm_up, RECIPE.last_rate))
         losses.append(float(value.detach()))
     run.save()
@@ -203,6 +221,25 @@ def test_a_rate_that_collapses_ends_the_run(
         scene_run.train([pictures], tmp_path, RECIPE, lambda _: None, until=3, bfloat16=False)
 
 
+@pytest.mark.usefixtures("tiny_profile")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_run_with_a_vision_network_resumes_to_the_step(tmp_path: Path, pictures: Path) -> None:
+    recipe = replace(RECIPE, tasks=0.7, opening=0)
+    torch.manual_seed(2)
+    eyes = VisionNetwork(EYES).fold()
+    lines: list[dict[str, float]] = []
+    settings = {"bfloat16": False, "vision": eyes, "vision_data": [pictures]}
+    for until in (3, 6):
+        halves = scene_run.train(
+            [pictures], tmp_path / "a", recipe, lines.append, until=until, **settings
+        )
+    whole = scene_run.train([pictures], tmp_path / "b", recipe, lines.append, until=6, **settings)
+    for (name, a), (_, b) in zip(halves.named_parameters(), whole.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+    assert torch.equal(halves.transform.scale, whole.transform.scale)
+    assert (whole.transform.scale != 1).any()
+
+
 # ---- what is trained, and on what
 
 
@@ -215,8 +252,8 @@ def test_every_parameter_learns() -> None:
     start_at_klt(tiny.codec, images)
     with torch.no_grad():  # last maps start at zero and would hide what lies before them
         for name, value in tiny.named_parameters():
-            if name.endswith(("reduce.weight", "last.weight")):
-                value.add_(torch.randn(value.shape) * (0.05 if "reduce" in name else 10))
+            if name.endswith(("reduce.weight", "last.weight", "second.weight")):
+                value.add_(torch.randn(value.shape) * (10 if "last" in name else 0.05))
     groups = np.zeros((4, 4), np.int64)
     groups[:, 2:] = 1
     plans = [
@@ -227,7 +264,14 @@ def test_every_parameter_learns() -> None:
     ]  # fmt: skip
     for plan in plans:
         outcome = code(tiny.codec, tiny.prior, images, plan, noisy=True)
-        loss(tiny.codec, images, plan, outcome).backward()
+        loss(tiny.codec, images, plan, outcome, RECIPE).backward()
+    eyes = Eyes(VisionNetwork(EYES).fold(), [images])
+    plan = Draw(2000, 2000, 1, groups * 0, tasks=True)
+    outcome = code(tiny.codec, tiny.prior, images, plan, noisy=True)
+    assert outcome.base is not None
+    c3 = task_features(tiny.transform, outcome.base, Level(plan.level, 8))
+    away, _ = eyes.distance(eyes.decoded(c3), eyes.clean(images))
+    task_loss(tiny.codec, images, plan, outcome, away, RECIPE).backward()
     for name, value in tiny.named_parameters():
         assert value.grad is not None, name
         assert torch.isfinite(value.grad).all(), name
@@ -236,7 +280,7 @@ def test_every_parameter_learns() -> None:
 
 def test_every_parameter_is_in_one_group() -> None:
     tiny = Tiny()
-    groups = parameter_groups(tiny.codec, tiny.prior, RECIPE)
+    groups = parameter_groups(tiny, RECIPE)
     grouped = [id(p) for g in groups for p in g["params"]]  # type: ignore[attr-defined]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == {id(p) for p in tiny.parameters()}
@@ -263,12 +307,9 @@ def test_losses_weigh_rate_against_distortion() -> None:
     plan = Draw(5000, 5000, 3, labels)
     with torch.no_grad():
         outcome = code(tiny.codec, tiny.prior, images, plan, noisy=False)
-        from dataclasses import replace
-
-        plain = float(loss(tiny.codec, images, plan, outcome))
-        dearer = float(loss(tiny.codec, images, plan, replace(outcome, bits=outcome.bits + 1000)))
-        perfect = float(loss(tiny.codec, images, plan, replace(outcome, picture=images)))
-    assert perfect < plain < dearer
+        dear, perfect = replace(outcome, bits=outcome.bits + 1000), replace(outcome, picture=images)
+        losses = [loss(tiny.codec, images, plan, o, RECIPE) for o in (perfect, outcome, dear)]
+    assert losses[0] < losses[1] < losses[2]
 
 
 def test_crops_are_pieces_of_the_pictures(pictures: Path) -> None:

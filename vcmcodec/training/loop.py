@@ -104,6 +104,7 @@ class Run:
             state[f"average.{name}"] = self.averaged[name]
             for key, moment in self.optimiser.state.get(value, {}).items():
                 state[f"adam.{key}.{name}"] = moment.detach()
+        state |= {f"buffer.{name}": value for name, value in self.model.named_buffers()}
         shards = list(_shards(state))
         stem = f"state-{self.step:07d}"
         names = []
@@ -134,6 +135,8 @@ class Run:
                     moments[key] = state[f"adam.{key}.{name}"]
             if moments:
                 self.optimiser.state[value] = moments
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(state.get(f"buffer.{name}", buffer))
         # the run's own file, written by `save`: numpy and torch generator states
         generator, seed = pickle.loads(base64.b64decode(text["random"]))
         self.random.bit_generator.state = generator

@@ -41,17 +41,27 @@ class PhotographCrops:
 
     Args:
         sources: folders, tar shards, files.
-        size: side in pixels; pictures smaller than that are left out.
+        size: side in pixels; pictures too small for it are left out.
+        enlarged: pictures are enlarged by up to this factor (for vision, where objects would be too
+            small otherwise).
+        upright: no quarter turns, since objects stand on their feet.
     """
 
     REDUCED = 0.3  # share of the crops that come from a picture reduced by 0.5 .. 1
 
-    def __init__(self, sources: Sequence[Path], size: int) -> None:
-        self.size = size
+    def __init__(
+        self,
+        sources: Sequence[Path],
+        size: int,
+        *,
+        enlarged: float = 1.0,
+        upright: bool = False,
+    ) -> None:
+        self.size, self.enlarged, self.upright = size, enlarged, upright
         self.pictures: list[np.ndarray] = []
         for _, data in picture_bytes(sources):
             rgb = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-            if min(rgb.shape[:2]) >= size:
+            if min(rgb.shape[:2]) * enlarged >= size:
                 self.pictures.append(rgb)
         if not self.pictures:
             raise RequestError(f"no picture of at least {size}x{size} pixels to train on")
@@ -61,9 +71,12 @@ class PhotographCrops:
     def _crop(self, random: np.random.Generator) -> np.ndarray:
         rgb = self.pictures[int(random.choice(len(self.pictures), p=self._chance))]
         height, width = rgb.shape[:2]
-        side = self.size
-        if random.random() < self.REDUCED:
-            side = int(self.size * random.uniform(1.0, min(2.0, min(height, width) / self.size)))
+        side, most = self.size, min(height, width)
+        if self.enlarged > 1.0:
+            side = int(self.size / random.uniform(1.0, self.enlarged))
+        elif random.random() < self.REDUCED:
+            side = int(self.size * random.uniform(1.0, min(2.0, most / self.size)))
+        side = min(side, most)
         top, left = random.integers(height - side + 1), random.integers(width - side + 1)
         crop = rgb[top : top + side, left : left + side]
         if side != self.size:
@@ -71,6 +84,8 @@ class PhotographCrops:
             crop = np.asarray(small)
         if random.random() < 0.5:
             crop = crop[:, ::-1]
+        if self.upright:
+            return crop
         return np.rot90(crop, int(random.choice([0, 0, 0, 1, 3])))
 
     def batch(self, count: int, random: np.random.Generator) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vcmcodec.nn.feature_transform import FeatureTransform
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
 from vcmcodec.nn.geometry import GroupGeometry
 from vcmcodec.nn.integer import IntegerLinear
@@ -26,12 +28,14 @@ class Draw:
         base_level: rate level of the base; below `level` it is refined or carried over.
         widths: 1 base, 2 up to mid, 3 full.
         labels: (rows, columns) group map of every crop of the batch.
+        tasks: whether the step is for the machines: what a vision network sees decides.
     """
 
     level: int
     base_level: int
     widths: int
     labels: np.ndarray
+    tasks: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,32 @@ class SceneRecipe:
     rate_integers: float = 0.15  # weights in units of 1, up to 127
     rate_tables: float = 0.1  # level vectors and biases, in output units
     rate_gains: float = 0.4  # 1/256 octave
+    rate_features: float = 1e-3  # of the feature transform
     last_rate: float = 0.03  # share of the learning rate that is left at the end
     average: float = 0.999  # of the weights
     grouped: float = 0.25
     refined: float = 0.35
     narrow: tuple[float, float, float] = (0.15, 0.12, 0.73)
+    tasks: float = 0.3  # share of the steps that are for the machines, where a network is given
+    task_crop: int = 256
+    task_batch: int = 2
+    task_level: int = 7000  # highest level of those
+    feature_price: float = 330.0  # of feature distance 1, in lmbda
+    pixel_share: float = 0.15  # of the pixels' price that is left where machines look
+    preview_share: float = 0.5  # of the base's own picture beside people's
 
 
-def draw(recipe: SceneRecipe, step: int, random: np.random.Generator) -> Draw:
-    """Choose levels, width and group map of one step."""
+def draw(
+    recipe: SceneRecipe, step: int, random: np.random.Generator, *, eyes: bool = False
+) -> Draw:
+    """Choose levels, width and group map of one step; `eyes`: there is a vision network."""
     cells = recipe.crop // 16
     single = np.zeros((cells, cells), np.int64)
     if step < recipe.opening:
         return Draw(recipe.opening_level, recipe.opening_level, 3, single)
+    if eyes and random.random() < recipe.tasks:
+        level = int(random.integers(recipe.task_level + 1))
+        return Draw(level, level, 1, single, tasks=True)
     level = int(random.integers(RATE_LEVEL_MAX + 1))
     widths = int(random.choice([1, 2, 3], p=recipe.narrow))
     base_level = level
@@ -80,6 +97,7 @@ class Outcome:
     preview: Tensor | None  # the base's own picture, where it was coded at a coarser level
     base_bits: Tensor
     parts: list[float]
+    base: Tensor | None = None  # dequantised, (B, rows, columns, base channels), of base-only steps
 
 
 def code(
@@ -103,9 +121,11 @@ def code(
     counted = coder.parts
     preview = None
 
+    def dense(decoded: Tensor, at: Level) -> Tensor:
+        return codec.dequantise(decoded, at).reshape(len(images), rows, columns, -1)
+
     def synthesise(decoded: Tensor, at: Level) -> Tensor:
-        dense = codec.dequantise(decoded, at)
-        return codec.synthesis(dense.reshape(len(images), rows, columns, -1), geometry)
+        return codec.synthesis(dense(decoded, at), geometry)
 
     if plan.widths > 1:
         steps = latent * codec.gains.gain(level, slice(0, latent.shape[1]))
@@ -123,29 +143,58 @@ def code(
             values = codec.entropy.code_slices(coder, grid, level, hyper, layer, values)
         bits = bits + coder.bits
         counted = counted + coder.parts
-    picture = synthesise(values, level if plan.widths > 1 else base_level)
-    return Outcome(picture, bits, preview, base_bits, counted)
+    if plan.widths > 1:
+        return Outcome(synthesise(values, level), bits, preview, base_bits, counted)
+    base = dense(values, base_level)
+    return Outcome(codec.synthesis(base, geometry), bits, None, base_bits, counted, base)
 
 
-def loss(codec: PictureCodec, images: Tensor, plan: Draw, outcome: Outcome) -> Tensor:
-    """Rate plus lmbda * 255**2 * MSE, balanced between levels so that none drowns the others."""
+def balance(weight: float) -> float:
+    """What the loss of a level is divided by, so that no level drowns the others."""
+    return 20 * weight**0.5 + 0.02
+
+
+def loss(
+    codec: PictureCodec, images: Tensor, plan: Draw, outcome: Outcome, recipe: SceneRecipe
+) -> Tensor:
+    """Rate plus lmbda * 255**2 * MSE."""
     pixels = images.shape[0] * images.shape[2] * images.shape[3]
 
     def term(picture: Tensor, bits: Tensor, rate_level: int) -> Tensor:
         weight = codec.lmbda(Level(rate_level, codec.latent.levels))
         squared = ((picture - images) ** 2).mean() * 255**2
-        return (weight * squared + bits / pixels) / (20 * weight**0.5 + 0.02)
+        return (weight * squared + bits / pixels) / balance(weight)
 
     total = term(outcome.picture, outcome.bits, plan.level)
     if outcome.preview is not None:
-        total = total + 0.5 * term(outcome.preview, outcome.base_bits, plan.base_level)
+        preview = term(outcome.preview, outcome.base_bits, plan.base_level)
+        total = total + recipe.preview_share * preview
     return total
 
 
-def parameter_groups(
-    codec: PictureCodec, prior: HyperPrior, recipe: SceneRecipe
-) -> list[dict[str, object]]:
+def task_loss(
+    codec: PictureCodec, images: Tensor, plan: Draw, outcome: Outcome, distance: Tensor,
+    recipe: SceneRecipe,
+) -> Tensor:  # fmt: skip
+    """Rate plus what a vision network sees differently, plus a little of the pixels."""
+    pixels = images.shape[0] * images.shape[2] * images.shape[3]
+    weight = codec.lmbda(Level(plan.level, codec.latent.levels))
+    squared = ((outcome.picture - images) ** 2).mean() * 255**2
+    wrong = recipe.feature_price * distance + recipe.pixel_share * squared
+    return (weight * wrong + outcome.bits / pixels) / balance(weight)
+
+
+class LearnedParts(Protocol):
+    """What a run teaches."""
+
+    codec: PictureCodec
+    prior: HyperPrior
+    transform: FeatureTransform
+
+
+def parameter_groups(learned: LearnedParts, recipe: SceneRecipe) -> list[dict[str, object]]:
     """Optimiser groups: integer networks and transforms have their own rates, and clip apart."""
+    codec = learned.codec
     weights, tables, gains = [], [], list(codec.gains.parameters())
     seen: set[int] = {id(p) for p in gains}
     for module in codec.entropy.modules():
@@ -156,10 +205,11 @@ def parameter_groups(
     tables += [p for p in codec.entropy.parameters() if id(p) not in seen | {id(t) for t in tables}]
     seen |= {id(p) for p in tables}
     rest: list[nn.Parameter] = [p for p in codec.parameters() if id(p) not in seen]
-    rest += list(prior.parameters())
+    rest += list(learned.prior.parameters())
     return [
         {"params": rest, "base": recipe.rate_transforms},
         {"params": weights, "base": recipe.rate_integers},
         {"params": tables, "base": recipe.rate_tables},
         {"params": gains, "base": recipe.rate_gains},
+        {"params": list(learned.transform.parameters()), "base": recipe.rate_features},
     ]

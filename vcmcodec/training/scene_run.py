@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,24 @@ from torch import Tensor, nn
 from vcmcodec.errors import WeightsError
 from vcmcodec.models import load_model
 from vcmcodec.nn.blocks import NestedBlock, SlimmableBlock
+from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
 from vcmcodec.profiles import scene as profile
 from vcmcodec.training.coder import HyperPrior
+from vcmcodec.training.eyes import Eyes, report_means, task_features
 from vcmcodec.training.loop import Log, Run, TrainingError, schedule
 from vcmcodec.training.photographs import PhotographCrops, picture_bytes
-from vcmcodec.training.scene import Draw, SceneRecipe, code, draw, loss, parameter_groups
+from vcmcodec.training.scene import (
+    Draw,
+    SceneRecipe,
+    code,
+    draw,
+    loss,
+    parameter_groups,
+    task_loss,
+)
+from vcmcodec.vision.network import VisionNetwork
 
 KLT_CROPS = 150
 REPORT_EVERY, SAVE_EVERY, EVALUATE_EVERY = 50, 500, 1500
@@ -34,12 +46,21 @@ COLLAPSED_BPP = 1e-3
 
 
 class Learned(nn.Module):
-    """Codec and the prior that only training needs."""
+    """Codec, the prior that only training needs, and what takes the base to a vision network."""
 
-    def __init__(self) -> None:
+    TRANSFORM_WIDTH = 128
+
+    def __init__(self, split_channels: int = 64) -> None:
         super().__init__()
         self.codec = profile.build()
-        self.prior = HyperPrior(profile.LATENT.hyper)
+        self.prior = HyperPrior(self.codec.latent.hyper)
+        shape = FeatureTransformConfig(
+            base_channels=self.codec.latent.base_channels,
+            levels=self.codec.latent.levels,
+            channels=split_channels,
+            width=self.TRANSFORM_WIDTH,
+        )
+        self.transform = FeatureTransform(shape)
 
 
 def use_bfloat16(codec: PictureCodec, on: bool) -> None:
@@ -122,6 +143,8 @@ def train(
     bfloat16: bool = True,
     until: int | None = None,
     start: str | None = None,
+    vision: VisionNetwork | None = None,
+    vision_data: Sequence[Path] = (),
 ) -> Learned:
     """Train, or go on where the run in `folder` stopped.
 
@@ -130,21 +153,28 @@ def train(
         evaluation: pictures that are only ever measured on.
         until: stop (and save) at this step; by default at the recipe's last.
         start: name of an installed model to begin with, in place of the KLT and the opening.
+        vision: a network, batch norms folded, whose features the base layer is taught to keep.
+        vision_data: pictures that are shown to it, besides `data`.
 
     Raises:
         WeightsError: `start` is not installed, or is of another shape.
         TrainingError: the loss is not finite or the rate has collapsed.
     """
     torch.manual_seed(seed)
-    learned = Learned()
+    learned = Learned() if vision is None else Learned(vision.config.c3)
     pool = PhotographCrops(data, recipe.crop)
     if start is not None:
         recipe = dataclasses.replace(recipe, opening=0)
         _start_at_model(learned, start)
     elif not (folder / "state.json").exists():
         start_at_klt(learned.codec, pool.batch(KLT_CROPS, np.random.default_rng(seed)))
+    looking = None
+    if vision is not None:
+        looking = Looking(vision, data, vision_data, recipe)
+        if not (folder / "state.json").exists():
+            looking.adapt(learned)
     use_bfloat16(learned.codec, bfloat16)
-    groups = parameter_groups(learned.codec, learned.prior, recipe)
+    groups = parameter_groups(learned, recipe)
     run = Run(folder, learned, groups, average=recipe.average, seed=seed)
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     pictures = load_pictures(evaluation, evaluated)
@@ -155,7 +185,7 @@ def train(
             if 0 < run.step == recipe.opening:
                 crops = pool.batch(KLT_CROPS, np.random.default_rng(seed))
                 spread_opening(run, learned, crops, recipe)
-            share = _step(run, learned, pool, recipe, means)
+            share = _step(run, learned, pool, looking, recipe, means)
             if run.step % REPORT_EVERY == 0:
                 log.report(run.step, **{k: round(v, 4) for k, v in means.items()}, share=share)
             if run.step % SAVE_EVERY == 0:
@@ -181,19 +211,85 @@ def _start_at_model(learned: Learned, name: str) -> None:
         raise WeightsError(f"model {name} has another shape than the one that is taught") from error
 
 
+class Looking:
+    """A vision network, and the pictures that are shown to it."""
+
+    CLEAN_BATCHES = 12
+
+    def __init__(
+        self,
+        network: VisionNetwork,
+        data: Sequence[Path],
+        more: Sequence[Path],
+        recipe: SceneRecipe,
+    ) -> None:
+        """Read the pictures and measure how far the features spread."""
+        self.photographs = PhotographCrops(data, recipe.task_crop, upright=True)
+        self.labelled = (
+            PhotographCrops(more, recipe.task_crop, enlarged=1.8, upright=True) if more else None
+        )
+        random = np.random.default_rng(3)
+        self.eyes = Eyes(network, [self.batch(4, random) for _ in range(self.CLEAN_BATCHES)])
+
+    def batch(self, count: int, random: np.random.Generator) -> Tensor:
+        """(count, 3, side, side): a third photographs, the rest pictures of objects."""
+        if self.labelled is None or random.random() < 1 / 3:
+            return self.photographs.batch(count, random)
+        return self.labelled.batch(count, random)
+
+    @torch.no_grad()
+    def adapt(self, learned: Learned) -> None:
+        """Tell an untaught feature transform how large its input is."""
+        random = np.random.default_rng(4)
+        latents = []
+        for level in range(0, 8001, 2000):
+            images = self.batch(4, random)
+            cells = images.shape[2] // 16
+            plan = Draw(level, level, 1, np.zeros((cells, cells), np.int64), tasks=True)
+            outcome = code(learned.codec, learned.prior, images, plan, noisy=False)
+            assert outcome.base is not None
+            latents.append(outcome.base.flatten(0, 2))
+        learned.transform.adapt(torch.cat(latents))
+
+
 def _step(
-    run: Run, learned: Learned, pool: PhotographCrops, recipe: SceneRecipe, means: dict[str, float]
-) -> float:
+    run: Run, learned: Learned, pool: PhotographCrops, looking: Looking | None,
+    recipe: SceneRecipe, means: dict[str, float],
+) -> float:  # fmt: skip
     """One step; keeps running means of loss and rate, and returns the share of the rates."""
-    plan = draw(recipe, run.step, run.random)
-    images = pool.batch(recipe.batch, run.random)
-    outcome = code(learned.codec, learned.prior, images, plan, noisy=True)
-    value = loss(learned.codec, images, plan, outcome)
+    plan = draw(recipe, run.step, run.random, eyes=looking is not None)
+    if plan.tasks and looking is not None:
+        bits, value = _task_step(learned, plan, looking, recipe, run.random, means)
+    else:
+        images = pool.batch(recipe.batch, run.random)
+        outcome = code(learned.codec, learned.prior, images, plan, noisy=True)
+        value = loss(learned.codec, images, plan, outcome, recipe)
+        bits = float(outcome.bits.detach()) * 3 / images.numel()
+        means["loss"] = 0.99 * means.get("loss", value.item()) + 0.01 * value.item()
     share = schedule(run.step, recipe.steps, recipe.warm_up, recipe.last_rate)
     run.apply(value, share)
-    bpp = float(outcome.bits.detach()) * 3 / images.numel()
-    for name, new in (("loss", value.item()), ("bpp", bpp)):
-        means[name] = 0.99 * means.get(name, new) + 0.01 * new
+    means["bpp"] = 0.99 * means.get("bpp", bits) + 0.01 * bits
     if means["bpp"] < COLLAPSED_BPP:
         raise TrainingError(f"step {run.step}: the rate has collapsed ({means['bpp']:.5f} bpp)")
     return share
+
+
+def _task_step(
+    learned: Learned, plan: Draw, looking: Looking, recipe: SceneRecipe,
+    random: np.random.Generator, means: dict[str, float],
+) -> tuple[float, Tensor]:  # fmt: skip
+    """Bits a pixel and the loss of a step for the machines."""
+    images = looking.batch(recipe.task_batch, random)
+    cells = recipe.task_crop // 16
+    plan = replace(plan, labels=np.zeros((cells, cells), np.int64))
+    outcome = code(learned.codec, learned.prior, images, plan, noisy=True)
+    assert outcome.base is not None
+    level = Level(plan.level, learned.codec.latent.levels)
+    c3 = task_features(learned.transform, outcome.base, level)
+    away, parts = looking.eyes.distance(looking.eyes.decoded(c3), looking.eyes.clean(images))
+    value = task_loss(learned.codec, images, plan, outcome, away, recipe)
+    bits = float(outcome.bits.detach()) * 3 / images.numel()
+    third = min(2, plan.level * 3 // (recipe.task_level + 1))  # rates low, middle, high
+    seen = {f"bpp_{third}": bits, f"away_{third}": away.item(), "task_loss": value.item()}
+    report_means(means, seen | {f"away_{name}": part for name, part in parts.items()})
+    return bits, value

@@ -1,0 +1,133 @@
+"""What a vision network sees in decoded latents, against what it sees in the clean picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vcmcodec.nn.feature_transform import FeatureTransform, level_features
+from vcmcodec.nn.gain import Level
+from vcmcodec.training.vision_losses import box_iou
+from vcmcodec.vision.network import VisionNetwork, VisionOutput
+from vcmcodec.vision.tasks.detection import flatten_levels
+
+# share of each depth in the distance; the outputs have shares of their own
+DEPTHS = {"c3": 0.5, "c4": 1.0, "c5": 1.0, "p3": 1.0, "p4": 1.0, "p5": 1.0}
+CLASSES, BOXES, AREAS, PRESENCE = 0.06, 0.15, 0.4, 0.5
+LEAST_SCORE = 0.05
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Features by name, (N, C, h, w), and raw outputs."""
+
+    features: dict[str, Tensor]
+    output: VisionOutput
+
+
+class Eyes(nn.Module):
+    """A frozen vision network that measures how differently it sees."""
+
+    def __init__(self, network: VisionNetwork, crops: Sequence[Tensor]) -> None:
+        """Take a folded network and clean batches (N, 3, H, W), which give the channels' spread."""
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+        seen = [self.clean(batch).features for batch in crops]
+        self.weights: dict[str, Tensor] = {}
+        for name in DEPTHS:
+            flat = torch.cat([s[name].float().transpose(0, 1).flatten(1) for s in seen], 1)
+            spread = flat.var(1) + 1e-4
+            # strong channels softly reduced; a distance of 1 is that of knowing nothing
+            self.weights[name] = (spread.rsqrt() / spread.sqrt().mean()).view(-1, 1, 1)
+
+    @torch.no_grad()
+    def clean(self, rgb: Tensor) -> Seen:
+        """Look at pictures (N, 3, H, W) in 0..1."""
+        with torch.autocast(rgb.device.type, torch.bfloat16):
+            features = self.network.features(rgb.contiguous(memory_format=torch.channels_last))
+            return Seen(features, self.network.back_end(features, "fpn"))
+
+    def decoded(self, c3: Tensor) -> Seen:
+        """Go on from a rebuilt c3; gradients reach it."""
+        net = self.network
+        with torch.autocast(c3.device.type, torch.bfloat16):
+            c4 = net.c4(c3)
+            c5 = net.c5(c4)
+            p3, p4, p5 = net.fpn(c3, c4, c5)
+            features = {"c3": c3, "c4": c4, "c5": c5, "p3": p3, "p4": p4, "p5": p5}
+            return Seen(features, net.back_end(features, "fpn"))
+
+    def distance(self, seen: Seen, clean: Seen) -> tuple[Tensor, dict[str, float]]:
+        """Mean over depths and outputs, about 1 where nothing is known, and its parts."""
+        parts: dict[str, Tensor] = {}
+        for name in DEPTHS:
+            away = (seen.features[name].float() - clean.features[name].float()) ** 2
+            parts[name] = (away * self.weights[name]).mean()
+        deep = torch.stack([share * parts[name] for name, share in DEPTHS.items()]).sum()
+        outputs = output_distance(seen.output, clean.output)
+        total = deep / sum(DEPTHS.values()) + torch.stack(list(outputs.values())).sum()
+        parts |= outputs
+        return total, {name: float(value.detach()) for name, value in parts.items()}
+
+
+def output_distance(output: VisionOutput, clean: VisionOutput) -> dict[str, Tensor]:
+    """Divergence of class scores, boxes, areas and presence from those on the clean picture."""
+    assert output.class_logits is not None
+    assert output.distances is not None
+    assert clean.class_logits is not None
+    assert clean.distances is not None
+    logits, boxes, _, _ = flatten_levels(
+        [level.float() for level in output.class_logits], output.distances
+    )
+    wanted, true_boxes, _, _ = flatten_levels(
+        [level.float() for level in clean.class_logits], clean.distances
+    )
+    wanted = wanted.sigmoid()
+    best = wanted.amax(2)
+    classes = _divergence(logits, wanted).sum() / best.sum().clamp(min=4.0)
+    sure = best > LEAST_SCORE
+    weight = best[sure]
+    overlap = box_iou(boxes[sure], true_boxes[sure], generalised=True)
+    box = ((1 - overlap) * weight).sum() / weight.sum().clamp(min=1.0)
+    assert output.segmentation is not None
+    assert clean.segmentation is not None
+    areas = F.kl_div(
+        output.segmentation.float().log_softmax(1),
+        clean.segmentation.float().log_softmax(1),
+        reduction="none",
+        log_target=True,
+    ).sum(1)
+    assert output.presence is not None
+    assert clean.presence is not None
+    presence = _divergence(output.presence.float(), clean.presence.float().sigmoid()).sum(1)
+    return {
+        "classes": CLASSES * classes,
+        "boxes": BOXES * box,
+        "areas": AREAS * areas.mean(),
+        "presence": PRESENCE * presence.mean(),
+    }
+
+
+def _divergence(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Of Bernoulli distributions, in nats: 0 where the answers are the same."""
+    cross = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    own = torch.special.entr(wanted) + torch.special.entr(1 - wanted)
+    return cross - own
+
+
+def task_features(
+    transform: FeatureTransform, base: Tensor, level: Level, labels_present: Tensor | None = None
+) -> Tensor:
+    """c3 of decoded base latents (N, rows, columns, base channels) of a rate level."""
+    present = base.new_ones(*base.shape[:3], 1) if labels_present is None else labels_present
+    return transform(base, level_features(level, transform.config.levels), present)
+
+
+def report_means(means: dict[str, float], parts: Mapping[str, float], decay: float = 0.98) -> None:
+    """Running means, in place."""
+    for name, value in parts.items():
+        means[name] = decay * means.get(name, value) + (1 - decay) * value
