@@ -23,7 +23,7 @@ from vcmcodec.bitstream.header import Group, Header, LayerInfo, TaskInfo
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.entropy.group_map import encode_group_map
 from vcmcodec.errors import RequestError
-from vcmcodec.models import load_model
+from vcmcodec.models import default_base_quality, load_model
 from vcmcodec.reader import Reader
 from vcmcodec.sources import Openable
 
@@ -46,7 +46,8 @@ class EncodeOptions:
     Attributes:
         tasks: names or ids; None for all of the profile's.
         quality: rate level of the picture for people, 0..100.
-        base_quality: rate level of the base layer, 0..100; None for the tasks' default.
+        base_quality: rate level of the base layer, 0..100; None for the lowest that serves the
+            tasks.
         target_size: bytes that the whole file may have; overrides the quality.
         target_bpp: the same in bits a pixel.
         profile: name of a profile.
@@ -123,7 +124,8 @@ def encode_picture(
     source = scene.Source(
         picture.rgb, labels, len(plan.groups) if plan else 1, scene.TILE_CELLS if tiled else 0
     )
-    levels = _levels(tasks, options)
+    usual = _default_base_quality(model, tasks)
+    levels = _levels(tasks, options, usual)
     target = _target_bytes(options, picture)
     widths = len(LayerId) if levels.people is not None else 1
     pieces: Iterable[scene.Piece] = scene.analyse(model, source, widths)
@@ -137,7 +139,7 @@ def encode_picture(
 
     if target is None:
         return finish(levels, pieces)
-    return _search(finish, list(pieces), levels, tasks, options, target)
+    return _search(finish, list(pieces), (levels, usual), tasks, options, target)
 
 
 def _plan_groups(
@@ -189,9 +191,19 @@ def _rate_level(name: str, quality: float) -> int:
     return round(quality * 100)
 
 
-def _levels(tasks: Sequence[TaskInfo], options: EncodeOptions) -> Levels:
+def _default_base_quality(model: Model, tasks: Sequence[TaskInfo]) -> float:
+    """The cheapest base that serves every machine task that is asked for."""
+    from vcmcodec.profiles.scene import DEFAULT_BASE_QUALITY
+
+    asked = {info.task for info in tasks}
+    machines = tuple(catalogue.task(task).name for task in MACHINE_TASKS if task in asked)
+    measured = default_base_quality(model.fingerprint, machines)
+    return DEFAULT_BASE_QUALITY if measured is None else measured
+
+
+def _levels(tasks: Sequence[TaskInfo], options: EncodeOptions, usual_base: float) -> Levels:
     """Rate levels of base and people (see docs/architecture.md, "Quality, tasks and layers")."""
-    from vcmcodec.profiles.scene import DEFAULT_BASE_QUALITY, DEFAULT_QUALITY, Levels
+    from vcmcodec.profiles.scene import DEFAULT_QUALITY, Levels
 
     asked = {info.task for info in tasks}
     quality = DEFAULT_QUALITY if options.quality is None else options.quality
@@ -201,7 +213,7 @@ def _levels(tasks: Sequence[TaskInfo], options: EncodeOptions) -> Levels:
     elif asked == {TaskId.HUMAN}:
         base = people
     else:
-        base = min(_rate_level("base quality", DEFAULT_BASE_QUALITY), people)
+        base = min(_rate_level("base quality", usual_base), people)
     if TaskId.HUMAN not in asked:
         return Levels(base, None)
     if base > people:
@@ -227,14 +239,15 @@ def _target_bytes(options: EncodeOptions, picture: pixels.Picture) -> int | None
 
 
 def _search(
-    finish: Any, pieces: list[Any], levels: Levels, tasks: Sequence[TaskInfo],
+    finish: Any, pieces: list[Any], start: tuple[Levels, float], tasks: Sequence[TaskInfo],
     options: EncodeOptions, target: int,
 ) -> Encoded:  # fmt: skip
     """The highest quality whose file is no larger than the target."""
+    levels, usual_base = start
 
     def at(rate_level: int) -> Encoded:
         changed = dataclasses.replace(options, quality=rate_level / 100)
-        found = _levels(tasks, changed)
+        found = _levels(tasks, changed, usual_base)
         if found.people is None and options.base_quality is None:
             found = dataclasses.replace(found, base=rate_level)
         result: Encoded = finish(found, pieces)

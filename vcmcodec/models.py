@@ -139,10 +139,10 @@ def default_base_quality(scene: bytes, tasks: tuple[str, ...]) -> float | None:
         None where no tasks model is installed for this picture model, or where it does not speak
         of one of these tasks.
     """
-    found = find_tasks(scene)
-    known: Mapping[str, float] = found[1].base_quality if found else {}
-    if not tasks or not set(tasks) <= set(known):
+    found = find_tasks(scene) if tasks else None
+    if found is None or not set(tasks) <= set(found[1].base_quality):
         return None
+    known = found[1].base_quality
     return max(known[task] for task in tasks)
 
 

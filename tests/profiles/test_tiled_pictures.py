@@ -61,9 +61,9 @@ def test_tiles_are_in_the_header_and_the_directory() -> None:
 @pytest.mark.parametrize("groups", [None, cells()], ids=["plain", "groups"])
 @pytest.mark.usefixtures("tiled")
 def test_a_tiled_file_is_a_file(groups: np.ndarray | None) -> None:
-    file = encode(picture(), quality=70, groups=groups, digest=True)
+    file = encode(picture(), quality=70, base_quality=30, groups=groups, digest=True)
     assert edit.extract(file, tasks=["detection"]) == encode(
-        picture(), tasks=["detection"], quality=70, groups=groups, digest=True
+        picture(), tasks=["detection"], base_quality=30, groups=groups, digest=True
     )
     assert edit.merge([edit.extract(file, layers=[k]) for k in LayerId]) == file
     whole = np.asarray(decode(file))
@@ -76,7 +76,7 @@ def test_a_tiled_file_is_a_file(groups: np.ndarray | None) -> None:
             alone = np.asarray(decode(file, groups=[group]))
             assert np.array_equal(alone[inside][:, :3], whole[inside])
             changed = np.where(inside[..., None], picture(), 255 - picture())
-            other = encode(changed, quality=70, groups=groups, digest=True)
+            other = encode(changed, quality=70, base_quality=30, groups=groups, digest=True)
             mine = [
                 {k: v for k, v in substreams(f).items() if k[2] == group and k[0] != Kind.GROUP_MAP}
                 for f in (file, other)

@@ -39,7 +39,7 @@ LATENT = LatentShape(
 )
 
 DEFAULT_QUALITY = 50.0
-DEFAULT_BASE_QUALITY = 35.0  # of machine tasks, until their curves are measured
+DEFAULT_BASE_QUALITY = 35.0  # of machine tasks, where no tasks model has measured them
 TILE_CELLS = 64
 TILED_FROM_PIXELS = 2**22  # larger pictures are cut into tiles
 DIGEST_BYTES = 8
