@@ -1,0 +1,112 @@
+"""The feature transform: shapes, absent cells, levels, and its weight file."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load, save
+
+from task_models import small_transform
+from vcmcodec.errors import WeightsError
+from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig, level_features
+from vcmcodec.nn.gain import Level
+from vcmcodec.nn.task_tensors import KEY, pack, read_facts, unpack
+
+FACTS = {"scene": "0123456789abcdef", "vision": "fedcba9876543210"}
+QUALITY = {"detection": 30.0, "classification": 12.5}
+
+
+def test_a_cell_becomes_two_by_two_positions() -> None:
+    transform = FeatureTransform(FeatureTransformConfig(base_channels=8, channels=24, levels=4))
+    latent = torch.randn(2, 3, 5, 8)
+    features = level_features(Level(5000, 4), 4)
+    assert transform(latent, features, torch.ones(2, 3, 5, 1)).shape == (2, 24, 6, 10)
+
+
+def test_level_features_say_where_between_the_trained_levels() -> None:
+    for rate_level, wanted in (
+        (0, [1, 0, 0, 0, 0]),
+        (5000, [0, 0, 1, 0, 0]),
+        (6000, [0, 0, 0.6, 0.4, 0]),
+        (10000, [0, 0, 0, 0, 1]),
+    ):
+        features = level_features(Level(rate_level, 5), 5)
+        torch.testing.assert_close(features, torch.tensor(wanted, dtype=torch.float32))
+
+
+def test_what_absent_cells_hold_does_not_matter_but_that_they_are_absent_does() -> None:
+    transform = small_transform()
+    latent, present = torch.randn(1, 4, 6, 64), torch.ones(1, 4, 6, 1)
+    present[:, :, 3:] = 0
+    features = level_features(Level(4000, 8), 8)
+    other = torch.where(present > 0, latent, torch.randn(1, 4, 6, 64) * 50)
+    with torch.no_grad():
+        one = transform(latent, features, present)
+        assert torch.equal(one, transform(other, features, present))
+        zeros = transform(latent * present, features, torch.ones_like(present))
+    assert not torch.allclose(one, zeros)
+
+
+def test_the_level_has_a_say() -> None:
+    transform = small_transform()
+    latent, present = torch.randn(1, 4, 6, 64), torch.ones(1, 4, 6, 1)
+    with torch.no_grad():
+        low, high = (
+            transform(latent, level_features(Level(rate, 8), 8), present) for rate in (0, 9000)
+        )
+    assert not torch.allclose(low, high)
+
+
+def test_adapting_makes_the_input_about_normal() -> None:
+    transform = FeatureTransform()
+    latent = torch.randn(500, 64) * torch.logspace(-2, 2, 64) + 7
+    transform.adapt(latent)
+    scaled = (latent - transform.mean) * transform.scale
+    assert scaled.mean(0).abs().max() < 1e-3
+    assert (scaled.std(0) - 1).abs().max() < 1e-3
+
+
+def packed() -> bytes:
+    back = {"classification.out.bias": torch.arange(3.0)}
+    tensors, metadata = pack(small_transform(), base_quality=QUALITY, back=back, **FACTS)  # type: ignore[arg-type]
+    return save(tensors, metadata)
+
+
+def test_the_weight_file_gives_the_same_transform_back(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "tasks.safetensors"
+    path.write_bytes(packed())
+    assert packed() == path.read_bytes()
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    transform, back, facts = unpack(load(packed()), metadata)
+    assert (facts.scene, facts.vision, facts.split) == (FACTS["scene"], FACTS["vision"], "c3")
+    assert facts.base_quality == QUALITY
+    assert back.keys() == {"classification.out.bias"}
+    assert torch.equal(back["classification.out.bias"], torch.arange(3.0))
+    latent, present = torch.randn(1, 4, 6, 64), torch.ones(1, 4, 6, 1)
+    features = level_features(Level(4000, 8), 8)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            transform(latent, features, present),
+            small_transform()(latent, features, present),
+            rtol=0.02,
+            atol=0.05,
+        )
+
+
+def test_wrong_weights_are_refused() -> None:
+    tensors, metadata = pack(small_transform(), base_quality=QUALITY, **FACTS)  # type: ignore[arg-type]
+    for wrong, text in (
+        ({}, "no tasks model"),
+        ({KEY: '{"format": "other"}'}, "other"),
+        ({KEY: metadata[KEY].replace('"scene"', '"picture"')}, "scene"),
+        ({KEY: metadata[KEY].replace("30.0", "300")}, "outside 0 to 100"),
+        ({KEY: "{"}, "tasks model"),
+    ):
+        with pytest.raises(WeightsError, match=text):
+            read_facts(wrong)
+    with pytest.raises(WeightsError, match="tasks model"):
+        unpack({k: v for k, v in tensors.items() if "mean" not in k}, metadata)
+    with pytest.raises(WeightsError, match="tasks model"):
+        unpack(tensors, {KEY: metadata[KEY].replace('"width": 16', '"width": 24')})
