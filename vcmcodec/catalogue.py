@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from vcmcodec.bitstream.constants import CoderId, LayerId, ProfileId, TaskId
 from vcmcodec.errors import RequestError
@@ -26,6 +26,7 @@ class ProfileSpec:
         summary: one line for people.
         layers: what its files can hold, lowest first.
         tasks: what its files can be written for.
+        source: "picture", or "features" of a network (see `profiles/features.py`).
     """
 
     id: ProfileId
@@ -34,6 +35,7 @@ class ProfileSpec:
     summary: str
     layers: tuple[LayerId, ...]
     tasks: tuple[TaskId, ...]
+    source: Literal["picture", "features"] = "picture"
 
     def load(self) -> ModuleType:
         """Import the profile's module (and with it torch)."""
@@ -78,6 +80,15 @@ PROFILES = (
         "the picture itself: a base layer for machines, two more for people",
         (LayerId.BASE, LayerId.MID, LayerId.FULL),
         (TaskId.HUMAN, TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
+    ),
+    ProfileSpec(
+        ProfileId.PYRAMID,
+        "pyramid",
+        "vcmcodec.profiles.pyramid",
+        "the feature pyramid of the vision network, fused into one latent",
+        (LayerId.BASE,),
+        (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
+        source="features",
     ),
 )
 

@@ -6,22 +6,33 @@ This module knows every room below it but no layer of a network and no byte orde
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from PIL import Image
 
-from vcmcodec import catalogue, grouping, pixels
+from vcmcodec import catalogue, feature_codec, grouping, pixels
 from vcmcodec.bitstream import container as files
 from vcmcodec.bitstream import icc
-from vcmcodec.bitstream.constants import CELL, MAX_RATE_LEVEL, CoderId, Kind, LayerId, TaskId
+from vcmcodec.bitstream.constants import CoderId, Kind, LayerId, TaskId
 from vcmcodec.bitstream.container import Substream
-from vcmcodec.bitstream.header import Group, Header, LayerInfo, TaskInfo
+from vcmcodec.bitstream.header import Header, LayerInfo, TaskInfo
 from vcmcodec.bitstream.limits import Limits
-from vcmcodec.entropy.group_map import encode_group_map
+from vcmcodec.encoding import AUTO as AUTO
+from vcmcodec.encoding import Encoded as Encoded
+from vcmcodec.encoding import EncodeOptions as EncodeOptions
+from vcmcodec.encoding import (
+    Groups,
+    cell_labels,
+    choose_tasks,
+    group_map,
+    group_table,
+    named,
+    plan_groups,
+    rate_level,
+    search,
+    target_bytes,
+)
 from vcmcodec.errors import RequestError
 from vcmcodec.models import default_base_quality, load_model
 from vcmcodec.reader import Reader
@@ -30,61 +41,9 @@ from vcmcodec.sources import Openable
 if TYPE_CHECKING:
     from vcmcodec.nn.model_tensors import Model
     from vcmcodec.profiles.scene import Levels
+    from vcmcodec.vision.backend import Features
 
-Groups = (
-    grouping.GroupPlan | str | os.PathLike[str] | bytes | np.ndarray | Image.Image | Sequence[Any]
-)
 MACHINE_TASKS = (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION)
-AUTO = "auto"  # groups by the vision network; a file of that name is ./auto
-SEARCH_STEPS = 12  # bisections of the rate level in a search for a size
-
-
-@dataclass(frozen=True)
-class EncodeOptions:
-    """How a picture is to be coded.
-
-    Attributes:
-        tasks: names or ids; None for all of the profile's.
-        quality: rate level of the picture for people, 0..100.
-        base_quality: rate level of the base layer, 0..100; None for the lowest that serves the
-            tasks.
-        target_size: bytes that the whole file may have; overrides the quality.
-        target_bpp: the same in bits a pixel.
-        profile: name of a profile.
-        model: name of a model; None for the profile's default.
-        digest: store hashes of all symbols, which every decoder then checks.
-        text: key and value pairs for people.
-    """
-
-    tasks: Sequence[str | TaskId] | None = None
-    quality: float | None = None
-    base_quality: float | None = None
-    target_size: int | None = None
-    target_bpp: float | None = None
-    profile: str = "scene"
-    model: str | None = None
-    digest: bool = False
-    text: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A finished file.
-
-    Attributes:
-        data: its bytes.
-        header: what it says of itself.
-        warnings: what was lost on the way in, one sentence each.
-    """
-
-    data: bytes
-    header: Header
-    warnings: tuple[str, ...]
-
-    @property
-    def bpp(self) -> float:
-        """Bits of the whole file over the picture's true pixels."""
-        return 8 * len(self.data) / (self.header.width * self.header.height)
 
 
 def encode_picture(
@@ -110,85 +69,41 @@ def encode_picture(
         LimitError: too many pixels.
         WeightsError: the model is not there.
     """
+    options = options or EncodeOptions()
+    spec = catalogue.profile(options.profile)
+    if spec.source == "features":
+        return feature_codec.encode_picture(
+            image, options, groups=groups, device=device, limits=limits
+        )
     from vcmcodec.profiles import scene
 
-    options = options or EncodeOptions()
+    if options.split is not None:
+        raise RequestError(f"profile {spec.name} codes pictures: it has no split point")
     picture = pixels.read(image, limits)
-    spec = catalogue.profile(options.profile)
-    plan = _plan_groups(groups, picture, device)
-    tasks = _tasks(spec, options.tasks)
+    plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device)
+    tasks = choose_tasks(spec, options.tasks)
     model = load_model(spec.name, options.model, device=device)
-    rows, columns = -(-picture.height // CELL), -(-picture.width // CELL)
-    labels = plan.labels.astype(np.int64) if plan else np.zeros((rows, columns), np.int64)
+    labels = cell_labels(plan, picture.height, picture.width)
     tiled = picture.height * picture.width > scene.TILED_FROM_PIXELS
     source = scene.Source(
         picture.rgb, labels, len(plan.groups) if plan else 1, scene.TILE_CELLS if tiled else 0
     )
     usual = _default_base_quality(model, tasks)
     levels = _levels(tasks, options, usual)
-    target = _target_bytes(options, picture)
+    target = target_bytes(options, picture.height, picture.width)
     widths = len(LayerId) if levels.people is not None else 1
     pieces: Iterable[scene.Piece] = scene.analyse(model, source, widths)
 
     def finish(at: scene.Levels, parts: Iterable[scene.Piece]) -> Encoded:
         header = _header(picture, model, plan, tasks, at, source.tile)
         runs = scene.encode(model, source, parts, at, digest=options.digest)
-        data = files.write(header, [*_named(runs, plan), *_extras(picture, plan, options, header)])
+        data = files.write(header, [*named(runs, plan), *_extras(picture, plan, options, header)])
         notes = picture.warnings + (plan.warnings if plan else ())
         return Encoded(data, header, notes)
 
     if target is None:
         return finish(levels, pieces)
     return _search(finish, list(pieces), (levels, usual), tasks, options, target)
-
-
-def _plan_groups(
-    groups: Groups | None, picture: pixels.Picture, device: str
-) -> grouping.GroupPlan | None:
-    """Groups in whatever form; one group is the same as none."""
-    size = picture.height, picture.width
-    if groups is None:
-        return None
-    if isinstance(groups, grouping.GroupPlan):
-        plan = groups
-    elif isinstance(groups, Image.Image):
-        plan = grouping.from_image(groups, *size)
-    elif isinstance(groups, np.ndarray):
-        plan = grouping.from_mask(groups, *size)
-    elif isinstance(groups, str) and groups == AUTO:
-        from vcmcodec.vision.auto_groups import find_groups
-
-        plan = grouping.from_boxes(find_groups(picture.rgb, device=device), *size)
-    elif isinstance(groups, str | bytes | os.PathLike):
-        plan = grouping.read(groups, *size)
-    else:
-        plan = grouping.from_boxes(cast("Sequence[Mapping[str, Any]]", groups), *size)
-    grid = -(-picture.height // CELL), -(-picture.width // CELL)
-    if plan.labels.shape != grid:
-        raise RequestError(f"the groups are for {plan.labels.shape} cells, the picture has {grid}")
-    return plan
-
-
-def _tasks(
-    spec: catalogue.ProfileSpec, asked: Sequence[str | TaskId] | None
-) -> tuple[TaskInfo, ...]:
-    if asked is None:
-        chosen = set(spec.tasks)
-    else:
-        chosen = {catalogue.task(name).id for name in asked}
-        if not chosen:
-            raise RequestError("no task is given")
-        foreign = chosen - set(spec.tasks)
-        if foreign:
-            names = ", ".join(sorted(catalogue.task(task).name for task in foreign))
-            raise RequestError(f"profile {spec.name} does not serve {names}")
-    return tuple(TaskInfo(task, catalogue.task(task).layer) for task in sorted(chosen))
-
-
-def _rate_level(name: str, quality: float) -> int:
-    if not 0 <= quality <= 100:  # also refuses NaN
-        raise RequestError(f"{name} {quality} is outside 0 to 100")
-    return round(quality * 100)
 
 
 def _default_base_quality(model: Model, tasks: Sequence[TaskInfo]) -> float:
@@ -207,13 +122,13 @@ def _levels(tasks: Sequence[TaskInfo], options: EncodeOptions, usual_base: float
 
     asked = {info.task for info in tasks}
     quality = DEFAULT_QUALITY if options.quality is None else options.quality
-    people = _rate_level("quality", quality)
+    people = rate_level("quality", quality)
     if options.base_quality is not None:
-        base = _rate_level("base quality", options.base_quality)
+        base = rate_level("base quality", options.base_quality)
     elif asked == {TaskId.HUMAN}:
         base = people
     else:
-        base = min(_rate_level("base quality", usual_base), people)
+        base = min(rate_level("base quality", usual_base), people)
     if TaskId.HUMAN not in asked:
         return Levels(base, None)
     if base > people:
@@ -223,21 +138,6 @@ def _levels(tasks: Sequence[TaskInfo], options: EncodeOptions, usual_base: float
     return Levels(base, people)
 
 
-def _target_bytes(options: EncodeOptions, picture: pixels.Picture) -> int | None:
-    if options.target_size is not None and options.target_bpp is not None:
-        raise RequestError("give a target size or a target bpp, not both")
-    target: float | None = options.target_size
-    if options.target_bpp is not None:
-        target = options.target_bpp * picture.height * picture.width / 8
-    if target is None:
-        return None
-    if options.quality is not None:
-        raise RequestError("give a quality or a target, not both")
-    if not target >= 1:
-        raise RequestError("a target must be at least one byte")
-    return int(target)
-
-
 def _search(
     finish: Any, pieces: list[Any], start: tuple[Levels, float], tasks: Sequence[TaskInfo],
     options: EncodeOptions, target: int,
@@ -245,37 +145,20 @@ def _search(
     """The highest quality whose file is no larger than the target."""
     levels, usual_base = start
 
-    def at(rate_level: int) -> Encoded:
-        changed = dataclasses.replace(options, quality=rate_level / 100)
+    def at(level: int) -> Encoded:
+        changed = dataclasses.replace(options, quality=level / 100)
         found = _levels(tasks, changed, usual_base)
         if found.people is None and options.base_quality is None:
-            found = dataclasses.replace(found, base=rate_level)
+            found = dataclasses.replace(found, base=level)
         result: Encoded = finish(found, pieces)
         return result
 
-    low, high = 0, MAX_RATE_LEVEL
+    low = 0
     if options.base_quality is not None:
         low = levels.base
         if levels.people is None:
             raise RequestError("a base quality and a target cannot both hold for a base-only file")
-    best = at(low)
-    if len(best.data) > target:
-        raise RequestError(
-            f"the picture cannot be coded in {target:,} bytes; the least is {len(best.data):,}"
-        )
-    for _ in range(SEARCH_STEPS):
-        if high - low <= 5:
-            break
-        middle = (low + high + 1) // 2
-        one = at(middle)
-        if len(one.data) <= target:
-            low, best = middle, one
-        else:
-            high = middle
-    if high == MAX_RATE_LEVEL:  # all that was tried fits: so may the best there is
-        one = at(high)
-        best = one if len(one.data) <= target else best
-    return best
+    return search(at, target, low)
 
 
 def _header(
@@ -295,30 +178,16 @@ def _header(
         coder=CoderId.RANS_16,
         tasks=tasks,
         layers=tuple(layers),
-        groups=_groups(plan),
+        groups=group_table(plan),
         parameters=b"",
     )
-
-
-def _groups(plan: grouping.GroupPlan | None) -> tuple[Group, ...]:
-    return plan.groups if plan else ()
-
-
-def _named(runs: Iterable[Substream], plan: grouping.GroupPlan | None) -> Iterable[Substream]:
-    """Give runs the ids of their groups instead of positions."""
-    ids = [group.id for group in _groups(plan)] or [0]
-    return (dataclasses.replace(run, group=ids[run.group]) for run in runs)
 
 
 def _extras(
     picture: pixels.Picture, plan: grouping.GroupPlan | None, options: EncodeOptions, header: Header
 ) -> list[Substream]:
     """Group map, ICC profile and texts."""
-    out = []
-    if plan:
-        flat = plan.labels.reshape(-1).tolist()
-        data = encode_group_map(flat, plan.labels.shape[1], len(plan.groups))
-        out.append(Substream(Kind.GROUP_MAP, LayerId.BASE, 0, data))
+    out = group_map(plan)
     for_people = any(info.layer == LayerId.MID for info in header.layers)
     if picture.icc and for_people:
         out.append(Substream(Kind.ICC, LayerId.MID, 0, icc.compress(picture.icc)))
@@ -333,28 +202,50 @@ def _extras(
 # ---- the public functions (vcmcodec.encode, vcmcodec.decode, vcmcodec.open)
 
 
+def encode_any(
+    source: pixels.Source | Features,
+    options: EncodeOptions | None = None,
+    *,
+    groups: Groups | None = None,
+    device: str = "cpu",
+    limits: Limits | None = None,
+) -> Encoded:
+    """Encode a picture, or features (`vision.backend.Features`, or a file of them).
+
+    Raises:
+        VcmError: see `encode_picture` and `feature_codec.encode_features`.
+    """
+    options = options or EncodeOptions()
+    found = feature_codec.as_features(source)
+    if found is not None:
+        return feature_codec.encode_features(found, options, groups=groups, device=device)
+    picture = cast("pixels.Source", source)
+    return encode_picture(picture, options, groups=groups, device=device, limits=limits)
+
+
 def encode(
-    image: pixels.Source,
+    image: pixels.Source | Features,
     *,
     groups: Groups | None = None,
     device: str = "cpu",
     limits: Limits | None = None,
     **options: Any,
 ) -> bytes:
-    """Encode a picture to the bytes of a `.vcm` file.
+    """Encode a picture, or features of one, to the bytes of a `.vcm` file.
 
     Args:
-        image: path, bytes, file object, `PIL.Image` or uint8 array.
+        image: path, bytes, file object, `PIL.Image` or uint8 array; or features, or the path or
+            bytes of a file of them.
         groups: mask or boxes (path, array, picture, list), or a `grouping.GroupPlan`.
         device: where the transforms run.
         limits: what to accept.
         **options: fields of `EncodeOptions`: tasks, quality, base_quality, target_size, ...
 
     Raises:
-        VcmError: see `encode_picture`.
+        VcmError: see `encode_any`.
     """
     chosen = EncodeOptions(**options)
-    return encode_picture(image, chosen, groups=groups, device=device, limits=limits).data
+    return encode_any(image, chosen, groups=groups, device=device, limits=limits).data
 
 
 def decode(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vcmcodec import catalogue, feature_codec
 from vcmcodec.bitstream.constants import CELL
 from vcmcodec.bitstream.header import Header
 from vcmcodec.bitstream.limits import Limits
@@ -46,7 +47,7 @@ def analyze(
     device: str = "cpu",
     limits: Limits | None = None,
 ) -> Predictions:
-    """Say what is in the picture of a file, from its base layer alone.
+    """Say what is in the picture of a file, from its base layer or its features alone.
 
     Args:
         source: path, bytes, binary file object or source of byte ranges; of it only the header and
@@ -65,7 +66,7 @@ def analyze(
         RequestError: an unknown task, no such group, or no base layer in the file.
         TruncatedError: the file is cut off within the base layer.
         FormatError: the base layer is damaged.
-        WeightsError: the picture model or a tasks model that fits it is not installed.
+        WeightsError: the model, or a network that goes with it, is not installed.
     """
     with Reader(source, limits) as reader:
         return analyze_reader(reader, tasks=tasks, score=score, groups=groups, device=device)
@@ -81,6 +82,9 @@ def analyze_reader(
 ) -> Predictions:
     """The same of a file that is open already; see `analyze`."""
     check_tasks(tasks)
+    if catalogue.profile(reader.header.profile).source == "features":
+        found, present = feature_codec.analyze_reader(reader, tasks, score, groups, device)
+        return _only_present(found, present)
     model = load_tasks(reader.header.fingerprint, device=device)
     return see(reader.latent(groups=groups, device=device), reader.header, model, tasks, score)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vcmcodec import pretrained
+from vcmcodec import catalogue, pretrained
 from vcmcodec.errors import RequestError, WeightsError
 
 if TYPE_CHECKING:
@@ -53,23 +53,19 @@ def load_model(
         RequestError: there is no such device.
     """
     file = pretrained.find(profile=profile, model_id=model_id, fingerprint=fingerprint)
-    model = _load(pretrained.checked_path(file), device)
+    model = _load(pretrained.checked_path(file), device, file.profile)
     if fingerprint is not None and model.fingerprint != fingerprint:
         raise WeightsError(f"model {file.id} is not the one that its manifest describes")
     return model
 
 
 @functools.lru_cache(maxsize=4)
-def _load(path: Path, device: str) -> Model:
+def _load(path: Path, device: str, profile: str) -> Model:
     import torch
 
-    from vcmcodec.nn.model_tensors import unpack
-
-    model = unpack(*_read(path))
+    model: Model = catalogue.profile(profile).load().read_model(*_read(path))
     try:
-        # Only the transforms move: the integer networks feed the entropy coder, which is here.
-        model.codec.analysis.to(torch.device(device))
-        model.codec.synthesis.to(torch.device(device))
+        model.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"no device {device}: {str(error).splitlines()[0]}") from error
     return model

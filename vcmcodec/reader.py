@@ -17,6 +17,7 @@ from vcmcodec.bitstream.container import Container, Entry
 from vcmcodec.bitstream.describe import Description, describe
 from vcmcodec.bitstream.header import Group, Header
 from vcmcodec.bitstream.limits import Limits
+from vcmcodec.errors import RequestError
 from vcmcodec.models import load_model
 from vcmcodec.parts import Choice, Parts
 from vcmcodec.sources import CountingSource, Openable, open_source
@@ -248,6 +249,11 @@ class Reader:
 
         header = self.header
         profile = catalogue.profile(header.profile)
+        if profile.source != "picture":
+            raise RequestError(
+                f"the file holds features (profile {profile.name}), not a picture: analyze it, or"
+                " decode it to a .safetensors file"
+            )
         wanted = [*self.parts.maps, *choice.entries, *more]
         data = self.container.fetch(wanted, whole_only=True)
         labels = self.parts.labels(data)

@@ -61,7 +61,7 @@ class PyramidShape:
     strides: tuple[int, ...]
     coded: tuple[str, ...]
     mixing: tuple[tuple[str, str], ...] = ()
-    width: int = 160
+    width: int = 192
     blocks: int = 2
     fine_blocks: int = 1
     interleaved: bool = True

@@ -8,9 +8,12 @@ A profile of features is one module beside this one that provides
     splits(model)                  -> split points that it codes, the default one first
     extract(model, rgb, split, device)
                                    -> Features of a picture, by the network it is bound to
+    network(model)                 -> fingerprint of that network, 16 hexadecimal digits
     check(model, features)         raises RequestError where features are not that network's
     grid(model, geometry, split)   -> (rows, columns) of its latent; groups are drawn on it
     reads(model, split, tasks)     -> names of the tensors that tasks read
+    default_quality(model, split, tasks)
+                                   -> the lowest quality, 0..100, that serves the tasks
     analyse(model, source)         -> anything: what no rate level changes, tensors checked
     encode(model, source, analysed, rate_level, digest=False)
                                    -> substreams of layer base; `Substream.group` is a position

@@ -31,9 +31,10 @@ NAME = "pyramid"
 CODER = CoderId.RANS_16
 SPLIT = "fpn"
 LEVELS = 8
-LMBDAS = tuple(0.03 * 400 ** (i / (LEVELS - 1)) for i in range(LEVELS))
+DEFAULT_QUALITY = 50.0
+LMBDAS = tuple(0.4 * 150 ** (i / (LEVELS - 1)) for i in range(LEVELS))
 LATENT = LatentShape(
-    slices=(16, 32, 80), phases=(4, 2, 2), layers=(0, 0, 0), hyper=8, levels=LEVELS
+    slices=(16, 48, 128), phases=(4, 2, 2), layers=(0, 0, 0), hyper=8, levels=LEVELS
 )
 
 
@@ -83,6 +84,11 @@ def extract(model: Model[PyramidCodec], rgb: np.ndarray, split: str, device: str
     return features.bound_network(model.codec.binding, device).head(rgb, split)
 
 
+def network(model: Model[PyramidCodec]) -> str:
+    """Fingerprint of the network whose features these are."""
+    return model.codec.binding
+
+
 def check(model: Model[PyramidCodec], found: Features) -> None:
     """Raise RequestError where features are of another network."""
     features.check_network(found, model.codec.binding)
@@ -96,6 +102,11 @@ def grid(model: Model[PyramidCodec], geometry: InputGeometry, split: str) -> tup
 def reads(model: Model[PyramidCodec], split: str, tasks: Collection[str]) -> tuple[str, ...]:
     """Names of the tensors that tasks read."""
     return crossing(split, tasks)
+
+
+def default_quality(model: Model[PyramidCodec], split: str, tasks: Collection[str]) -> float:
+    """The quality that serves the tasks."""
+    return DEFAULT_QUALITY
 
 
 @torch.inference_mode()

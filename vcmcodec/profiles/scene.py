@@ -22,7 +22,7 @@ from vcmcodec.errors import FormatError
 from vcmcodec.nn.gain import LOG_UNIT, Level
 from vcmcodec.nn.geometry import GroupGeometry
 from vcmcodec.nn.latent_model import CellGrid, LatentShape
-from vcmcodec.nn.model_tensors import Model
+from vcmcodec.nn.model_tensors import Model, unpack
 from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
 from vcmcodec.nn.transforms import TransformShape
 from vcmcodec.profiles.coding import DecodingCoder, EncodingCoder, Hand
@@ -48,6 +48,11 @@ DIGEST_BYTES = 8
 REFINED_FROM = 2500
 RATE_PRICE = 0.15  # share of the Lagrangian's price at which rounding weighs bits; decisions/0005
 Runs = Mapping[tuple[Kind, LayerId, int, int], bytes]  # (kind, layer, group position, tile)
+
+
+def read_model(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Model:
+    """A model from a weight file."""
+    return unpack(tensors, metadata, PictureCodec.rebuild)
 
 
 def build() -> PictureCodec:

@@ -1,0 +1,231 @@
+"""What encoding has in common for all profiles: options, groups, tasks, the search for a size."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from vcmcodec import catalogue, grouping
+from vcmcodec.bitstream.constants import CELL, MAX_RATE_LEVEL, Kind, LayerId, TaskId
+from vcmcodec.bitstream.container import Substream
+from vcmcodec.bitstream.header import Group, Header, TaskInfo
+from vcmcodec.entropy.group_map import encode_group_map
+from vcmcodec.errors import RequestError
+
+Groups = (
+    grouping.GroupPlan | str | os.PathLike[str] | bytes | np.ndarray | Image.Image | Sequence[Any]
+)
+AUTO = "auto"  # groups by the vision network; a file of that name is ./auto
+SEARCH_STEPS = 12  # bisections of the rate level in a search for a size
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How a picture, or a set of features, is to be coded.
+
+    Attributes:
+        tasks: names or ids; None for all of the profile's.
+        quality: rate level of the picture for people, 0..100; of a profile without one, of the
+            features.
+        base_quality: rate level of the base layer, 0..100; None for the lowest that serves the
+            tasks.
+        target_size: bytes that the whole file may have; overrides the quality.
+        target_bpp: the same in bits a pixel.
+        profile: name of a profile.
+        model: name of a model; None for the profile's default.
+        split: name of a split point, for profiles of features; None for the model's first.
+        digest: store hashes of all symbols, which every decoder then checks.
+        text: key and value pairs for people.
+    """
+
+    tasks: Sequence[str | TaskId] | None = None
+    quality: float | None = None
+    base_quality: float | None = None
+    target_size: int | None = None
+    target_bpp: float | None = None
+    profile: str = "scene"
+    model: str | None = None
+    split: str | None = None
+    digest: bool = False
+    text: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A finished file.
+
+    Attributes:
+        data: its bytes.
+        header: what it says of itself.
+        warnings: what was lost on the way in, one sentence each.
+    """
+
+    data: bytes
+    header: Header
+    warnings: tuple[str, ...]
+
+    @property
+    def bpp(self) -> float:
+        """Bits of the whole file over the picture's true pixels."""
+        return 8 * len(self.data) / (self.header.width * self.header.height)
+
+
+# ---- groups
+
+
+def plan_groups(
+    groups: Groups | None, height: int, width: int, rgb: np.ndarray | None, device: str
+) -> grouping.GroupPlan | None:
+    """Groups in whatever form, for a picture of that size; None for none.
+
+    Args:
+        rgb: the picture, where it is at hand; "auto" needs it.
+        device: where "auto" runs its network.
+
+    Raises:
+        RequestError: the groups are for another size, or "auto" without a picture.
+        PictureError: a mask or a list of boxes cannot be read.
+    """
+    size = height, width
+    if groups is None:
+        return None
+    if isinstance(groups, grouping.GroupPlan):
+        plan = groups
+    elif isinstance(groups, Image.Image):
+        plan = grouping.from_image(groups, *size)
+    elif isinstance(groups, np.ndarray):
+        plan = grouping.from_mask(groups, *size)
+    elif isinstance(groups, str) and groups == AUTO:
+        from vcmcodec.vision.auto_groups import find_groups
+
+        if rgb is None:
+            raise RequestError("groups auto needs the picture, and features are at hand alone")
+        plan = grouping.from_boxes(find_groups(rgb, device=device), *size)
+    elif isinstance(groups, str | bytes | os.PathLike):
+        plan = grouping.read(groups, *size)
+    else:
+        plan = grouping.from_boxes(cast("Sequence[Mapping[str, Any]]", groups), *size)
+    grid = -(-height // CELL), -(-width // CELL)
+    if plan.labels.shape != grid:
+        raise RequestError(f"the groups are for {plan.labels.shape} cells, the picture has {grid}")
+    return plan
+
+
+def cell_labels(plan: grouping.GroupPlan | None, height: int, width: int) -> np.ndarray:
+    """Group position of each cell, (rows, columns) int64."""
+    if plan is None:
+        return np.zeros((-(-height // CELL), -(-width // CELL)), np.int64)
+    return plan.labels.astype(np.int64)
+
+
+def group_table(plan: grouping.GroupPlan | None) -> tuple[Group, ...]:
+    """The header's table; empty where there is no plan."""
+    return plan.groups if plan else ()
+
+
+def named(runs: Iterable[Substream], plan: grouping.GroupPlan | None) -> Iterable[Substream]:
+    """Give runs the ids of their groups instead of positions."""
+    ids = [group.id for group in group_table(plan)] or [0]
+    return (dataclasses.replace(run, group=ids[run.group]) for run in runs)
+
+
+def group_map(plan: grouping.GroupPlan | None) -> list[Substream]:
+    """The substream of the group map; none where there is no plan."""
+    if plan is None:
+        return []
+    flat = plan.labels.reshape(-1).tolist()
+    data = encode_group_map(flat, plan.labels.shape[1], len(plan.groups))
+    return [Substream(Kind.GROUP_MAP, LayerId.BASE, 0, data)]
+
+
+# ---- tasks, levels, sizes
+
+
+def choose_tasks(
+    spec: catalogue.ProfileSpec, asked: Sequence[str | TaskId] | None
+) -> tuple[TaskInfo, ...]:
+    """The tasks that a file is written for.
+
+    Raises:
+        RequestError: an unknown task, none at all, or one that the profile does not serve.
+    """
+    if asked is None:
+        chosen = set(spec.tasks)
+    else:
+        chosen = {catalogue.task(name).id for name in asked}
+        if not chosen:
+            raise RequestError("no task is given")
+        foreign = chosen - set(spec.tasks)
+        if foreign:
+            names = ", ".join(sorted(catalogue.task(task).name for task in foreign))
+            raise RequestError(f"profile {spec.name} does not serve {names}")
+    return tuple(TaskInfo(task, catalogue.task(task).layer) for task in sorted(chosen))
+
+
+def rate_level(name: str, quality: float) -> int:
+    """A quality 0..100 as it stands in a file.
+
+    Raises:
+        RequestError: it lies outside.
+    """
+    if not 0 <= quality <= 100:  # also refuses NaN
+        raise RequestError(f"{name} {quality} is outside 0 to 100")
+    return round(quality * 100)
+
+
+def target_bytes(options: EncodeOptions, height: int, width: int) -> int | None:
+    """Bytes that the file may have; None where no target is given.
+
+    Raises:
+        RequestError: two targets, a quality beside one, or one below a byte.
+    """
+    if options.target_size is not None and options.target_bpp is not None:
+        raise RequestError("give a target size or a target bpp, not both")
+    target: float | None = options.target_size
+    if options.target_bpp is not None:
+        target = options.target_bpp * height * width / 8
+    if target is None:
+        return None
+    if options.quality is not None:
+        raise RequestError("give a quality or a target, not both")
+    if not target >= 1:
+        raise RequestError("a target must be at least one byte")
+    return int(target)
+
+
+def search(at: Callable[[int], Encoded], target: int, low: int = 0) -> Encoded:
+    """The file of the highest rate level that is no larger than the target.
+
+    Args:
+        at: encodes at a rate level.
+        target: bytes.
+        low: the lowest level that is tried.
+
+    Raises:
+        RequestError: even the lowest is larger.
+    """
+    high = MAX_RATE_LEVEL
+    best = at(low)
+    if len(best.data) > target:
+        raise RequestError(
+            f"the picture cannot be coded in {target:,} bytes; the least is {len(best.data):,}"
+        )
+    for _ in range(SEARCH_STEPS):
+        if high - low <= 5:
+            break
+        middle = (low + high + 1) // 2
+        one = at(middle)
+        if len(one.data) <= target:
+            low, best = middle, one
+        else:
+            high = middle
+    if high == MAX_RATE_LEVEL:  # all that was tried fits: so may the best there is
+        one = at(high)
+        best = one if len(one.data) <= target else best
+    return best

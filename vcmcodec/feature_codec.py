@@ -1,0 +1,397 @@
+"""Whole operations on features: a network's tensors to files and back, and the rest of the network.
+
+As `codec` for pictures.  What differs between profiles of features is in their modules; see
+`profiles/features.py` for what these provide.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vcmcodec import catalogue, grouping, pixels
+from vcmcodec.bitstream import container as files
+from vcmcodec.bitstream.constants import LayerId, TaskId
+from vcmcodec.bitstream.header import Header, LayerInfo, TaskInfo
+from vcmcodec.bitstream.limits import Limits
+from vcmcodec.bitstream.parameters import FeatureParameters
+from vcmcodec.encoding import (
+    Encoded,
+    EncodeOptions,
+    Groups,
+    cell_labels,
+    choose_tasks,
+    group_map,
+    group_table,
+    named,
+    plan_groups,
+    rate_level,
+    search,
+    target_bytes,
+)
+from vcmcodec.errors import FormatError, RequestError
+from vcmcodec.models import load_model
+from vcmcodec.parts import Choice, Runs
+from vcmcodec.reader import Reader
+from vcmcodec.sources import Openable
+
+if TYPE_CHECKING:
+    from vcmcodec.profiles.features import FeatureSource, Place
+    from vcmcodec.vision.backend import Features
+    from vcmcodec.vision.predictions import Predictions
+
+ChosenGroups = Sequence[str | int] | str | int | None
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedFeatures:
+    """Features, or what was asked for of them.
+
+    Attributes:
+        features: the tensors; zero where nothing was decoded.
+        groups: ids of the groups that they show.
+        present: (rows, columns) bool, the picture's cells of those groups.
+        warnings: one sentence each.
+    """
+
+    features: Features
+    groups: tuple[int, ...]
+    present: np.ndarray
+    warnings: tuple[str, ...]
+
+    @property
+    def absent(self) -> float:
+        """Share of the picture's cells that nothing was decoded for."""
+        return 1 - float(self.present.mean())
+
+
+# ---- encoding
+
+
+def as_features(source: object) -> Features | None:
+    """The features that a caller handed in, read where they are a file; None for anything else.
+
+    Raises:
+        RequestError: a file of features cannot be read.
+    """
+    from vcmcodec.vision import feature_files
+    from vcmcodec.vision.backend import Features
+
+    if isinstance(source, Features):
+        return source
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        return feature_files.read(path) if path.endswith(feature_files.EXTENSION) else None
+    if isinstance(source, bytes) and feature_files.is_features(source):
+        return feature_files.read(source)
+    return None
+
+
+def features(
+    image: pixels.Source,
+    *,
+    split: str = "fpn",
+    model: str | None = None,
+    device: str = "cpu",
+    limits: Limits | None = None,
+) -> Features:
+    """Features of a picture at a split point of a vision network.
+
+    Args:
+        image: whatever `pixels.read` takes.
+        split: name of the split point.
+        model: as in `vision.backend.open_backend`; None for the default network.
+        device: where the network runs.
+        limits: what to accept.
+
+    Raises:
+        PictureError: the picture cannot be read.
+        RequestError: there is no such split point.
+        WeightsError: the network is not installed.
+    """
+    from vcmcodec.vision.backend import open_backend
+
+    picture = pixels.read(image, limits)
+    backend = open_backend(model, device=device)
+    if split not in backend.splits:
+        known = ", ".join(backend.splits) or "none"
+        raise RequestError(f"the network has no split point {split}; there are {known}")
+    return backend.head(picture.rgb, split)
+
+
+def encode_picture(
+    image: pixels.Source,
+    options: EncodeOptions,
+    *,
+    groups: Groups | None = None,
+    device: str = "cpu",
+    limits: Limits | None = None,
+) -> Encoded:
+    """Encode the features that a profile's own network finds in a picture.
+
+    Raises:
+        VcmError: as `codec.encode_picture`.
+    """
+    picture = pixels.read(image, limits)
+    spec, module, model = _load(options, device)
+    split = _split(module, model, options.split)
+    found = module.extract(model, picture.rgb, split, device)
+    plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device)
+    made = _encode(spec, module, model, found, plan, options)
+    return Encoded(made.data, made.header, picture.warnings + made.warnings)
+
+
+def encode_features(
+    found: Features,
+    options: EncodeOptions,
+    *,
+    groups: Groups | None = None,
+    device: str = "cpu",
+) -> Encoded:
+    """Encode features that were taken before (`features`, `vision.feature_files.read`).
+
+    Args:
+        found: the features.
+        options: see there; `split`, where it is given, must be theirs.
+        groups: as in `codec.encode_picture`, but for "auto".
+        device: where the transforms run.
+
+    Raises:
+        RequestError: the features are not those that the model codes, or options that do not go
+            together.
+        WeightsError: the model is not there.
+    """
+    spec, module, model = _load(options, device)
+    split = _split(module, model, options.split or found.split)
+    if split != found.split:
+        raise RequestError(f"these features are of split point {found.split}, not {split}")
+    module.check(model, found)
+    plan = plan_groups(groups, found.geometry.height, found.geometry.width, None, device)
+    return _encode(spec, module, model, found, plan, options)
+
+
+def _load(options: EncodeOptions, device: str) -> tuple[catalogue.ProfileSpec, ModuleType, Any]:
+    spec = catalogue.profile(options.profile)
+    if spec.source != "features":
+        raise RequestError(f"profile {spec.name} codes pictures, not features")
+    if options.text:
+        raise RequestError("texts are kept with the layers for people; this file has none")
+    return spec, spec.load(), load_model(spec.name, options.model, device=device)
+
+
+def _split(module: ModuleType, model: Any, asked: str | None) -> str:
+    known: tuple[str, ...] = module.splits(model)
+    if asked is None:
+        return known[0]
+    if asked not in known:
+        raise RequestError(f"the model codes no split point {asked}; it codes {', '.join(known)}")
+    return asked
+
+
+def _encode(
+    spec: catalogue.ProfileSpec, module: ModuleType, model: Any, found: Features,
+    plan: grouping.GroupPlan | None, options: EncodeOptions,
+) -> Encoded:  # fmt: skip
+    tasks = choose_tasks(spec, options.tasks)
+    level = _level(module, model, found.split, tasks, options)
+    target = target_bytes(options, found.geometry.height, found.geometry.width)
+    source = _source(module, model, found, plan, tasks)
+    analysed = module.analyse(model, source)
+    notes = _notes(source, plan)
+
+    def at(level: int) -> Encoded:
+        header = _header(spec, module, model, source, plan, tasks, level)
+        runs = module.encode(model, source, analysed, level, digest=options.digest)
+        data = files.write(header, [*named(runs, plan), *group_map(plan)])
+        return Encoded(data, header, notes)
+
+    return at(level) if target is None else search(at, target)
+
+
+def _level(
+    module: ModuleType, model: Any, split: str, tasks: tuple[TaskInfo, ...], options: EncodeOptions
+) -> int:
+    """The rate level that is asked for, else the one that serves the tasks."""
+    if options.quality is not None and options.base_quality is not None:
+        raise RequestError("features have one quality: give quality or base quality, not both")
+    given = options.quality if options.base_quality is None else options.base_quality
+    if given is None:
+        given = module.default_quality(model, split, _names(tasks))
+    return rate_level("quality", given)
+
+
+def _names(tasks: tuple[TaskInfo, ...]) -> tuple[str, ...]:
+    return tuple(catalogue.task(TaskId(info.task)).name for info in tasks)
+
+
+def _source(
+    module: ModuleType, model: Any, found: Features, plan: grouping.GroupPlan | None,
+    tasks: tuple[TaskInfo, ...],
+) -> FeatureSource:  # fmt: skip
+    from vcmcodec.profiles.features import FeatureSource, Place, place_groups
+
+    geometry = found.geometry
+    cells = cell_labels(plan, geometry.height, geometry.width)
+    labels = place_groups(cells, geometry, module.grid(model, geometry, found.split))
+    place = Place(found.split, geometry, labels, len(plan.groups) if plan else 1)
+    return FeatureSource(found.tensors, place, _names(tasks))
+
+
+def _notes(source: FeatureSource, plan: grouping.GroupPlan | None) -> tuple[str, ...]:
+    """Warnings of the groups, and of those that are too small for the latent."""
+    if plan is None:
+        return ()
+    there = set(np.unique(source.place.labels).tolist())
+    lost = [group.label or str(group.id) for k, group in enumerate(plan.groups) if k not in there]
+    if not lost:
+        return plan.warnings
+    note = f"too small for a position of the latent, so nothing of them is coded: {', '.join(lost)}"
+    return (*plan.warnings, note)
+
+
+def _header(
+    spec: catalogue.ProfileSpec, module: ModuleType, model: Any, source: FeatureSource,
+    plan: grouping.GroupPlan | None, tasks: tuple[TaskInfo, ...], level: int,
+) -> Header:  # fmt: skip
+    geometry, place = source.place.geometry, source.place
+    own = FeatureParameters(place.split, geometry.scaled_height, geometry.scaled_width, place.own)
+    return Header(
+        profile=spec.id,
+        fingerprint=model.fingerprint,
+        width=geometry.width,
+        height=geometry.height,
+        grey=False,
+        tile=0,
+        coder=module.CODER,
+        tasks=tasks,
+        layers=(LayerInfo(LayerId.BASE, level),),
+        groups=group_table(plan),
+        parameters=own.pack(),
+    )
+
+
+# ---- decoding
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """What it takes to decode a file's features."""
+
+    module: ModuleType
+    model: Any
+    place: Place
+    cells: np.ndarray
+    rate_level: int
+    choice: Choice
+    runs: Runs
+
+
+def place_of(header: Header, module: ModuleType, model: Any, cells: np.ndarray) -> Place:
+    """Where the features of a file lie.
+
+    Args:
+        cells: (rows, columns) group position of each cell.
+
+    Raises:
+        FormatError: the parameters are damaged, or features are tiled.
+        RequestError: the model has no such split point.
+    """
+    from vcmcodec.profiles.features import Place, place_groups
+    from vcmcodec.vision.geometry import InputGeometry
+
+    own = FeatureParameters.unpack(header.parameters)
+    if header.tile:
+        raise FormatError("tile", "features are never tiled", stored=header.tile, expected=0)
+    _split(module, model, own.split)
+    geometry = InputGeometry.scaled(
+        header.height, header.width, own.scaled_height, own.scaled_width
+    )
+    labels = place_groups(cells, geometry, module.grid(model, geometry, own.split))
+    groups = max(len(header.group_ids), header.map_labels)
+    return Place(own.split, geometry, labels, groups, own.own)
+
+
+def _hold(reader: Reader, groups: ChosenGroups, device: str) -> _Held:
+    header, parts = reader.header, reader.parts
+    spec = catalogue.profile(header.profile)
+    if spec.source != "features":
+        raise RequestError(f"the file holds a picture (profile {spec.name}), not features")
+    choice = parts.choose(parts.positions(groups), parts.top_layer())
+    data = reader.container.fetch([*parts.maps, *choice.entries], whole_only=True)
+    cells = parts.labels(data)
+    module, model = (
+        spec.load(),
+        load_model(spec.name, fingerprint=header.fingerprint, device=device),
+    )
+    place = place_of(header, module, model, cells)
+    parts.check_runs(choice, place.labels)
+    level = next(info.rate_level for info in header.layers if info.layer == LayerId.BASE)
+    runs = parts.runs(choice, data)
+    return _Held(module, model, place, cells, level, choice, runs)
+
+
+def inspect(
+    reader: Reader,
+    *,
+    tasks: Collection[str] | None = None,
+    groups: ChosenGroups = None,
+    device: str = "cpu",
+) -> DecodedFeatures:
+    """Decode the features of an open file, and say what was decoded.
+
+    Args:
+        reader: the file.
+        tasks: only the tensors that these read; None for those that the file was written for.
+        groups: labels or ids; None for all that are there.
+        device: where the synthesis runs.
+
+    Raises:
+        RequestError: the file holds a picture, or no such group or task.
+        TruncatedError: the file is cut off.
+        FormatError: a substream is damaged.
+        WeightsError: the model is not there.
+    """
+    from vcmcodec.vision.backend import Features
+
+    held = _hold(reader, groups, device)
+    asked = reader.tasks if tasks is None else tuple(catalogue.task(t).name for t in tasks)
+    names = held.module.reads(held.model, held.place.split, asked)
+    tensors = held.module.decode(held.model, held.place, held.rate_level, held.runs, names, device)
+    network = held.module.network(held.model)
+    found = Features(held.place.split, tensors, held.place.geometry, network)
+    ids = tuple(reader.header.group_ids[k] for k in sorted(held.choice.layers))
+    present = np.isin(held.cells, list(held.choice.layers))
+    return DecodedFeatures(found, ids, present, reader.warnings)
+
+
+def decode_features(
+    source: Openable,
+    *,
+    tasks: Collection[str] | None = None,
+    groups: ChosenGroups = None,
+    device: str = "cpu",
+    limits: Limits | None = None,
+) -> Features:
+    """Decode a file of features; see `inspect`."""
+    with Reader(source, limits) as reader:
+        return inspect(reader, tasks=tasks, groups=groups, device=device).features
+
+
+def analyze_reader(
+    reader: Reader, tasks: Collection[str], score: float, groups: ChosenGroups, device: str
+) -> tuple[Predictions, np.ndarray]:
+    """The rest of the network, from decoded features.
+
+    Returns:
+        Results, and the cells (rows, columns) of the groups that were decoded.
+    """
+    decoded = inspect(reader, tasks=tasks, groups=groups, device=device)
+    spec = catalogue.profile(reader.header.profile)
+    model = load_model(spec.name, fingerprint=reader.header.fingerprint, device=device)
+    found = spec.load().predictions(model, decoded.features, tasks, score, device)
+    return found, decoded.present
