@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vcmcodec.cli import bench_vision, files, options, show
+from vcmcodec.cli import bench_tasks, bench_vision, files, options, show
 
 if TYPE_CHECKING:
     from vcmcodec.evaluation.rate_distortion import RateDistortion
@@ -21,25 +21,6 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-class _Numbers(options.CommaList):
-    """Numbers in one option, separated by commas."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return tuple(float(part) for part in super().convert(value, param, ctx))
-        except ValueError:
-            self.fail(f"{value!r}: numbers separated by commas are expected", param, ctx)
-
-
-def _json_target(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    # `--json photo.png` would else replace a picture that was meant as the argument.
-    if value not in (None, files.STANDARD) and not str(value).lower().endswith(".json"):
-        raise click.BadParameter(f"{value}: a file that ends in .json, or - for standard output")
-    return value
-
-
 def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of every measurement."""
     command = click.option("-q", "--quiet", is_flag=True, help="No progress.")(command)
@@ -47,15 +28,7 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
         "--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads of torch."
     )(command)
-    return click.option(
-        "--json",
-        "json_target",
-        is_flag=False,
-        flag_value=files.STANDARD,
-        callback=_json_target,
-        metavar="[FILE.json]",
-        help="Write all figures as JSON: to a file, or (-, or no name) in place of the tables.",
-    )(command)
+    return options.figures_as_json(command)
 
 
 @click.group("bench", short_help="Measure rate, distortion, speed and memory.")
@@ -64,12 +37,13 @@ def command() -> None:
 
 
 command.add_command(bench_vision.command)
+command.add_command(bench_tasks.command)
 
 
 @command.command("rd", short_help="Size and nearness to the original.")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--limit", type=click.IntRange(1), help="Only so many pictures, in order of name.")
-@click.option("--quality", type=_Numbers(), help="Our ladder of qualities, 0 to 100.")
+@click.option("--quality", type=options.Numbers(), help="Our ladder of qualities, 0 to 100.")
 @click.option(
     "--rivals",
     type=options.CommaList(),
@@ -174,7 +148,7 @@ def speed_command(
 
 
 @command.command("scale", short_help="Time and memory over the size of a picture.")
-@click.option("--megapixels", type=_Numbers(), default="0.4,2,12,100", show_default=True)
+@click.option("--megapixels", type=options.Numbers(), default="0.4,2,12,100", show_default=True)
 @click.option("--quality", type=float, default=50.0, show_default=True)
 @_shared
 def scale_command(

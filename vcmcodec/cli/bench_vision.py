@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vcmcodec.cli import files, show
+from vcmcodec.cli import files, options, show
 
 
 @click.command("vision", short_help="How well vision networks see labelled pictures.")
@@ -39,14 +39,7 @@ from vcmcodec.cli import files, show
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path),
               help="Write the 24 worst pictures of the first network as one picture.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
-@click.option(
-    "--json",
-    "json_target",
-    is_flag=False,
-    flag_value=files.STANDARD,
-    metavar="[FILE.json]",
-    help="Write all figures as JSON: to a file, or (-, or no name) in place of the tables.",
-)
+@options.figures_as_json
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
     labels: Path,

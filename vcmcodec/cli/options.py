@@ -34,6 +34,19 @@ class CommaList(click.ParamType[tuple[str, ...]]):
         return parts
 
 
+class Numbers(CommaList):
+    """Numbers in one option, separated by commas."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split, and read each."""
+        try:
+            return tuple(float(part) for part in super().convert(value, param, ctx))
+        except ValueError:
+            self.fail(f"{value!r}: numbers separated by commas are expected", param, ctx)
+
+
 class Names(CommaList):
     """Several of some known names in one option, separated by commas.
 
@@ -139,6 +152,26 @@ def as_json(command: Command) -> Command:
     return click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON object a line for each input."
     )(command)
+
+
+def figures_as_json(command: Command) -> Command:
+    """All figures of a measurement for programs."""
+    return click.option(
+        "--json",
+        "json_target",
+        is_flag=False,
+        flag_value=files.STANDARD,
+        callback=_json_target,
+        metavar="[FILE.json]",
+        help="Write all figures as JSON: to a file, or (-, or no name) in place of the tables.",
+    )(command)
+
+
+def _json_target(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    # `--json photo.png` would else replace a picture that was meant as the argument.
+    if value not in (None, files.STANDARD) and not str(value).lower().endswith(".json"):
+        raise click.BadParameter(f"{value}: a file that ends in .json, or - for standard output")
+    return value
 
 
 def loudness(command: Command) -> Command:

@@ -1,0 +1,105 @@
+"""From names on a command line to networks, codecs and subjects, in every process alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vcmcodec.errors import RequestError, VcmError
+from vcmcodec.evaluation.prediction_cache import PredictionCache
+from vcmcodec.evaluation.task_bench import Lineup
+from vcmcodec.evaluation.task_codecs import BASE_LADDER, OWN_NAMES, open_own, open_rival
+from vcmcodec.evaluation.task_subjects import (
+    BaseSubject,
+    Judge,
+    PixelSubject,
+    TaskSubject,
+    Uncompressed,
+    base_analysis,
+    open_judge,
+)
+from vcmcodec.vision.network import TASKS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, in words; calling it opens everything.
+
+    Attributes:
+        codecs: of `task_codecs.OWN_NAMES` and `RIVAL_NAMES`, in the order of the tables.
+        judge: the network, as `task_subjects.open_judge` takes it; None for the reference one.
+        judge_labels: class names of an ONNX file without its own.
+        tasks: what is asked; None for everything that the network can do.
+        base_ladder: levels of our base layer; None for those of `task_codecs`.
+        model: name of our model.
+        threads: of AVIF and HEVC.
+        cache: file of kept results; None keeps nothing.
+    """
+
+    codecs: tuple[str, ...]
+    judge: str | None = None
+    judge_labels: tuple[str, ...] | None = None
+    tasks: tuple[str, ...] | None = None
+    base_ladder: tuple[float, ...] | None = None
+    model: str | None = None
+    threads: int = 1
+    cache: Path | None = None
+
+    def __call__(self) -> Lineup:
+        """Open the network and every codec.
+
+        Raises:
+            RequestError: an unknown codec, or none of those asked for can be run here.
+        """
+        judge = open_judge(self.judge, self.judge_labels, self.tasks)
+        cache = PredictionCache(self.cache)
+        subjects: list[TaskSubject] = []
+        missing: list[str] = []
+        versions: dict[str, str] = {}
+        for name in self.codecs:
+            opened = self._open(name, judge, cache)
+            if isinstance(opened, str):
+                missing.append(opened)
+            else:
+                subjects += opened
+                versions |= {one.codec: one.version for one in opened}
+        if not subjects:
+            raise RequestError(f"no codec can be run: {'; '.join(missing) or 'none was named'}")
+        return Lineup(
+            Uncompressed(judge, cache),
+            tuple(subjects),
+            judge.name,
+            tuple(judge.backend.labels),
+            tuple(missing),
+            versions,
+        )
+
+    def _open(
+        self, name: str, judge: Judge, cache: PredictionCache
+    ) -> list[PixelSubject] | list[BaseSubject] | str:
+        """Subjects of one codec, or why there are none."""
+        if name == "vcm-base":
+            return self._open_base()
+        if name in OWN_NAMES:
+            own = open_own(name, self.model, self.base_ladder)
+            # Only at full size: a file of ours that was reduced first would not be the product's.
+            return [PixelSubject(own, judge, None, cache, ours=True)]
+        rival = open_rival(name, self.threads)
+        if isinstance(rival, str):
+            return rival
+        sizes = (None, judge.backend.longer_side)
+        return [PixelSubject(rival, judge, size, cache) for size in sizes]
+
+    def _open_base(self) -> list[BaseSubject] | str:
+        if self.judge is not None:
+            return "vcm base: it brings the reference network and cannot be judged by another"
+        try:
+            subject = BaseSubject(
+                base_analysis(), self.tasks or TASKS, self.base_ladder or BASE_LADDER, self.model
+            )
+            subject.probe(np.zeros((32, 32, 3), np.uint8))
+        except VcmError as error:
+            return f"vcm base: {error}"
+        return [subject]
