@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from vcmcodec.edit import merge as merge
     from vcmcodec.edit import verify as verify
     from vcmcodec.errors import VcmError as VcmError
+    from vcmcodec.feature_codec import decode_features as decode_features
+    from vcmcodec.feature_codec import features as features
     from vcmcodec.machine import analyze as analyze
     from vcmcodec.reader import Reader as Reader
 
@@ -35,6 +37,8 @@ _HOMES = {
     "encode": "vcmcodec.codec",
     "decode": "vcmcodec.codec",
     "open": "vcmcodec.codec",
+    "features": "vcmcodec.feature_codec",
+    "decode_features": "vcmcodec.feature_codec",
     "Reader": "vcmcodec.reader",
     "extract": "vcmcodec.edit",
     "merge": "vcmcodec.edit",
@@ -48,8 +52,10 @@ __all__ = [
     "__version__",
     "analyze",
     "decode",
+    "decode_features",
     "encode",
     "extract",
+    "features",
     "merge",
     "open",
     "verify",

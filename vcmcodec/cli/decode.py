@@ -1,4 +1,4 @@
-"""`vcm decode`: `.vcm` files, or parts of them, become pictures."""
+"""`vcm decode`: `.vcm` files, or parts of them, become pictures, or the features they hold."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files, options, show
 from vcmcodec.errors import RequestError
 
+FEATURES = options.FEATURES.removeprefix(".")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,15 +25,18 @@ class Settings:
     groups: tuple[str, ...] | None
     width: float | None
     background: str | None
+    tasks: tuple[str, ...] | None
     format: str
     device: str
     limits: Limits
 
 
 def decode_one(settings: Settings, source: str | bytes) -> batch.Product:
-    """Decode one file, a path or its bytes, to the bytes of a picture file."""
+    """Decode one file, a path or its bytes, to the bytes of a picture or feature file."""
     from vcmcodec import codec, pixels
 
+    if settings.format == FEATURES:
+        return _decode_features(settings, source)
     started = time.perf_counter()
     with codec.open(source, limits=settings.limits) as reader:
         decoded = reader.inspect(
@@ -63,15 +68,47 @@ def decode_one(settings: Settings, source: str | bytes) -> batch.Product:
     return batch.Product(out.getvalue(), facts, line, 0, decoded.warnings)
 
 
+def _decode_features(settings: Settings, source: str | bytes) -> batch.Product:
+    """Decode the features of one file to the bytes of a safetensors file."""
+    from vcmcodec import codec, feature_codec
+    from vcmcodec.vision import feature_files
+
+    started = time.perf_counter()
+    with codec.open(source, limits=settings.limits) as reader:
+        decoded = feature_codec.inspect(
+            reader, tasks=settings.tasks, groups=settings.groups, device=settings.device
+        )
+        bytes_read, bytes_whole = reader.bytes_read, reader.size
+    data = feature_files.pack(decoded.features)
+    seconds = time.perf_counter() - started
+    tensors = {name: list(value.shape) for name, value in decoded.features.tensors.items()}
+    facts = {
+        "split": decoded.features.split,
+        "tensors": tensors,
+        "bytes": len(data),
+        "bytes_read": bytes_read,
+        "groups": decoded.groups,
+        "absent": round(decoded.absent, 5),
+        "seconds": round(seconds, 4),
+    }
+    line = (
+        f"{', '.join(tensors)} of split {decoded.features.split}, read {show.size(bytes_read)} of"
+        f" {show.size(bytes_whole)}, {seconds:.2f} s"
+    )
+    return batch.Product(data, facts, line, 0, decoded.warnings)
+
+
 def _format_of(given: str | None, output: str) -> str:
     """The format asked for, else that of the output's extension, else PNG.
 
     Raises:
-        click.BadParameter: no picture is written under that extension.
+        click.BadParameter: neither pictures nor features are written under that extension.
     """
     from vcmcodec import pixels
 
     name = output.rsplit("/", 1)[-1]
+    if given is None and name.endswith(options.FEATURES) and not os.path.isdir(output):
+        return FEATURES
     if given is not None or "." not in name or os.path.isdir(output):
         return given or "png"
     try:
@@ -94,6 +131,14 @@ def _format_of(given: str | None, output: str) -> str:
     help="Only these groups; no byte of the others is read.  A label means all that bear it.",
 )
 @click.option(
+    "-t",
+    "--task",
+    "tasks",
+    multiple=True,
+    type=options.Names(options.MACHINE_TASK_NAMES),
+    help="Of features only what these tasks read.  [default: what the file was written for]",
+)
+@click.option(
     "-w",
     "--width",
     type=click.Choice(list(options.WIDTHS)),
@@ -106,8 +151,8 @@ def _format_of(given: str | None, output: str) -> str:
 )
 @click.option(
     "--format",
-    type=click.Choice(["png", "jpg", "webp", "avif", "tiff", "ppm", "bmp"]),
-    help="Of the pictures.  [default: by the extension, else png]",
+    type=click.Choice(["png", "jpg", "webp", "avif", "tiff", "ppm", "bmp", FEATURES]),
+    help="Of the pictures, or safetensors for features.  [default: by the extension, else png]",
 )
 @options.recursive
 @options.existing
@@ -120,24 +165,31 @@ def command(
     output: str,
     *,
     groups: tuple[tuple[str, ...], ...],
+    tasks: tuple[tuple[str, ...], ...],
     width: str | None,
     format: str | None,
     recursive: bool,
     **given: Any,
 ) -> int:
-    r"""Write .vcm files, or parts of them, as pictures.
+    r"""Write .vcm files, or parts of them, as pictures, or as features where they hold these.
 
     \b
       vcm decode street.vcm -o street.png
       vcm decode street.vcm -o person.png --groups person --background transparent
       vcm decode street.vcm -o preview.png --width 0.25
       vcm decode out/ -o png/
+      vcm decode features.vcm -o features.safetensors
     """
     wanted = _format_of(format, output)
+    if tasks and wanted != FEATURES:
+        raise click.UsageError("--task goes with features: write to a .safetensors file")
+    if wanted == FEATURES and (width or given["background"]):
+        raise click.UsageError("features have no --width and no --background")
     settings = Settings(
         groups=options.flat(groups),
         width=options.WIDTHS[width] if width else None,
         background=given["background"],
+        tasks=options.flat(tasks),
         format=wanted,
         device=given["device"],
         limits=options.limits_of(given),

@@ -1,4 +1,4 @@
-"""`vcm encode`: pictures become `.vcm` files."""
+"""`vcm encode`: pictures, or features of them, become `.vcm` files."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Settings:
     labels: tuple[tuple[int, str], ...]
     profile: str
     model: str | None
+    split: str | None
     digest: bool
     text: tuple[tuple[str, str], ...]
     device: str
@@ -36,18 +37,21 @@ class Settings:
 
 
 def encode_one(settings: Settings, source: str | bytes) -> batch.Product:
-    """Encode one picture, a path or the bytes of its file."""
-    from vcmcodec import codec, grouping, pixels
+    """Encode one picture or set of features, a path or the bytes of its file."""
+    from vcmcodec import codec, feature_codec, grouping, pixels
 
     started = time.perf_counter()
-    picture = pixels.read(source, settings.limits)
+    found = feature_codec.as_features(source)
+    picture = pixels.read(source, settings.limits) if found is None else None
+    image: Any = picture or found
+    size: Any = picture or image.geometry
     plan: grouping.GroupPlan | str | None = None
     if settings.groups == codec.AUTO:
         plan = codec.AUTO
     elif settings.groups is not None:
         where = groups_file(settings.groups, source)
         labels = dict(settings.labels) or None
-        plan = grouping.read(where, picture.height, picture.width, labels)
+        plan = grouping.read(where, size.height, size.width, labels)
     asked = codec.EncodeOptions(
         tasks=settings.tasks,
         quality=settings.quality,
@@ -56,27 +60,28 @@ def encode_one(settings: Settings, source: str | bytes) -> batch.Product:
         target_bpp=settings.target_bpp,
         profile=settings.profile,
         model=settings.model,
+        split=settings.split,
         digest=settings.digest,
         text=dict(settings.text) or None,
     )
-    encoded = codec.encode_picture(
-        picture, asked, groups=plan, device=settings.device, limits=settings.limits
+    encoded = codec.encode_any(
+        image, asked, groups=plan, device=settings.device, limits=settings.limits
     )
     seconds = time.perf_counter() - started
     num_bytes = len(encoded.data)
     facts = {
-        "width": picture.width,
-        "height": picture.height,
+        "width": size.width,
+        "height": size.height,
         "bytes": num_bytes,
         "bpp": round(encoded.bpp, 5),
         "groups": max(1, len(encoded.header.groups)),
         "seconds": round(seconds, 4),
     }
     line = (
-        f"{picture.width} x {picture.height}, {show.size(num_bytes)},"
+        f"{size.width} x {size.height}, {show.size(num_bytes)},"
         f" {encoded.bpp:.3f} bits a pixel, {seconds:.2f} s"
     )
-    num_pixels = picture.height * picture.width
+    num_pixels = size.height * size.width
     return batch.Product(encoded.data, facts, line, num_pixels, encoded.warnings)
 
 
@@ -122,7 +127,7 @@ def _exclusive(**given: Any) -> None:
 
 
 @click.command("encode", short_help="Write pictures as .vcm files.")
-@options.inputs("PICTURE|DIR|-...")
+@options.inputs("PICTURE|FEATURES|DIR|-...")
 @options.output("The .vcm file; for several pictures the folder they go to; - for a pipe.")
 @click.option(
     "-t",
@@ -175,6 +180,11 @@ def _exclusive(**given: Any) -> None:
     show_default=True,
     help="What is coded.",
 )
+@click.option(
+    "--split",
+    metavar="NAME",
+    help="Where the network is cut, for profiles of features.  [default: the model's first]",
+)
 @click.option("--model", metavar="ID", help="One of `vcm models`.  [default: the profile's]")
 @click.option(
     "--digest", is_flag=True, help="Store a digest of all symbols, which decoding then checks."
@@ -197,7 +207,7 @@ def command(
     recursive: bool,
     **given: Any,
 ) -> int:
-    r"""Write pictures as .vcm files.
+    r"""Write pictures, or features of them (`vcm features`), as .vcm files.
 
     One PICTURE goes to the file -o names; folders and several pictures go to a folder, one
     NAME.vcm each.
@@ -206,6 +216,7 @@ def command(
       vcm encode street.png -o street.vcm
       vcm encode street.png -o street.vcm --task detection --groups boxes.json
       vcm encode photos/ more.jpg -o out/ --quality 60 --jobs 2
+      vcm encode street.png -o street.vcm --profile pyramid --task detection
     """
     _exclusive(**{key: given[key] for key in ("quality", "target_bpp", "target_size")})
     settings = Settings(
@@ -218,6 +229,9 @@ def command(
     style = options.style("encoded", output, given)
     from vcmcodec import pixels
 
-    found = files.gather(inputs, pixels.READ_EXTENSIONS, recursive)
+    extensions = set(pixels.READ_EXTENSIONS)
+    if catalogue.profile(settings.profile).source == "features":
+        extensions |= {options.FEATURES}
+    found = files.gather(inputs, extensions, recursive)
     jobs = files.plan(found, inputs, output, ".vcm")
     return batch.run(functools.partial(encode_one, settings), jobs, style)

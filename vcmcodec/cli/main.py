@@ -25,6 +25,7 @@ COMMANDS = (
     ("encode", "encode", "Write pictures as .vcm files."),
     ("decode", "decode", "Write .vcm files, or parts of them, as pictures."),
     ("analyze", "analyze", "Say what is in pictures: objects, classes, areas."),
+    ("features", "features", "Write a vision network's features of pictures."),
     ("info", "info", "Show what is in a file: layers, groups, tasks, and the bytes of each."),
     ("extract", "extract", "Copy a part of a file: tasks, layers, groups; no network is run."),
     ("merge", "merge", "Put parts of a file together again."),

@@ -10,12 +10,15 @@ from typing import Any, TypeVar
 import click
 
 from vcmcodec import catalogue
+from vcmcodec.bitstream.constants import LayerId
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 TASK_NAMES = [spec.name for spec in catalogue.TASKS]
+MACHINE_TASK_NAMES = [spec.name for spec in catalogue.TASKS if spec.layer == LayerId.BASE]
+FEATURES = ".safetensors"  # extension of feature files
 WIDTHS = {"0.25": 0.25, "0.5": 0.5, "1": 1.0}
 
 

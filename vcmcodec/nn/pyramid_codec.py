@@ -175,7 +175,7 @@ class Fusion(nn.Module):
         return total
 
 
-class _Level(nn.Module):
+class RebuiltLevel(nn.Module):
     """One level of the decoder: trunk -> level, with the finer level's help."""
 
     def __init__(self, shape: PyramidShape, name: str) -> None:
@@ -220,7 +220,7 @@ class Rebuild(nn.Module):
         self.scale = FeatureScale(shape)
         self.enter = nn.Linear(channels, shape.width)
         self.blocks = nn.ModuleList(SlimmableBlock(shape.width) for _ in range(shape.blocks))
-        self.levels = nn.ModuleDict({name: _Level(shape, name) for name in shape.names})
+        self.levels = nn.ModuleDict({name: RebuiltLevel(shape, name) for name in shape.names})
 
     def forward(
         self, latent: Tensor, geometry: LevelGeometry, names: Collection[str] | None = None

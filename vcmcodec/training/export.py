@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vcmcodec.bitstream.constants import LayerId
 from vcmcodec.entropy.cdf import Tables, gaussian_tables, tables_from_counts
+from vcmcodec.nn.latent_codec import LatentCodec
 from vcmcodec.nn.latent_model import SCALE_COUNT
 from vcmcodec.nn.model_tensors import Model, pack, unpack
 from vcmcodec.nn.picture_codec import PictureCodec
@@ -51,13 +52,26 @@ class _Counter(coding.EncodingCoder):
         return dict.fromkeys(range(self.hand.groups), b"")
 
 
+def counting(tables: int) -> tuple[type[coding.EncodingCoder], np.ndarray]:
+    """A coder that counts symbols instead of coding them.
+
+    Args:
+        tables: how many a model has.
+
+    Returns:
+        The coder's class, and what it counts into: how often each value occurs under each table,
+        (tables, 2 REACH + 3) int64, the outermost for all beyond.
+    """
+    counts = np.zeros((tables, 2 * REACH + 3), np.int64)
+    return type("Counter", (_Counter,), {"counts": counts}), counts
+
+
 def count_symbols(model: Model, crops: Sequence[Tensor], random: np.random.Generator) -> np.ndarray:
     """How often each value occurs under each table: (tables, 2 REACH + 3) int64.
 
     Levels, refinements and group maps are drawn at random, as in use.
     """
-    counts = np.zeros((len(model.tables), 2 * REACH + 3), np.int64)
-    counter = type("Counter", (_Counter,), {"counts": counts})
+    counter, counts = counting(len(model.tables))
     for crop in crops:
         rows, columns = crop.shape[1] // 16, crop.shape[2] // 16
         labels = np.zeros((rows, columns), np.int64)
@@ -107,21 +121,46 @@ def export(
     Returns:
         The bytes of a safetensors file and the fingerprint in hexadecimal digits.
     """
+    random = np.random.default_rng(seed)
+    pool = PhotographCrops(data, 256)
+
+    def count(model: Model) -> np.ndarray:
+        return count_symbols(model, list(pool.batch(crops, random)), random)
+
+    return write_model(fit_model(codec, count, show))
+
+
+def fit_model(
+    codec: LatentCodec, count: Callable[[Model], np.ndarray], show: Callable[[str], None] = print
+) -> Model:
+    """Freeze the networks of a codec and fit the tables to the symbols that it makes.
+
+    Args:
+        count: counts symbols; see `counting`.
+        show: is told of the progress.
+    """
     codec.eval().requires_grad_(False)
     codec.entropy.freeze()
     codec.gains.freeze()
     codec.entropy.prove_exact()
-    random = np.random.default_rng(seed)
-    pool = PhotographCrops(data, 256)
     hyper = codec.latent.hyper
     model = Model(codec, first_tables(hyper), b"")
     for turn in range(2):  # rounding weighs bits by the tables, so they are fitted twice
-        counts = count_symbols(model, list(pool.batch(crops, random)), random)
+        counts = count(model)
         model = replace(model, tables=fit_tables(counts, hyper))
         show(f"tables {turn + 1}: {int(counts.sum()):,} symbols counted")
-    tensors, metadata = pack(codec, model.tables)
+    return model
+
+
+def write_model(model: Model) -> tuple[bytes, str]:
+    """The bytes of a safetensors file, and the fingerprint in hexadecimal digits.
+
+    Raises:
+        WeightsError: what was written could not be read back.
+    """
+    tensors, metadata = pack(model.codec, model.tables)
     blob = save(tensors, metadata)
-    unpack(tensors, metadata)  # a weight file that cannot be read back is not written
+    unpack(tensors, metadata, type(model.codec).rebuild)
     return blob, metadata["fingerprint"]
 
 

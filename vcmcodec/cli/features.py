@@ -1,0 +1,91 @@
+"""`vcm features`: what a vision network makes of pictures, as files for any other program."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from vcmcodec.bitstream.limits import Limits
+from vcmcodec.cli import batch, files, options, show
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one run of `vcm features` asks for; sent to every worker process."""
+
+    split: str
+    model: str | None
+    device: str
+    limits: Limits
+
+
+def take_one(settings: Settings, source: str | bytes) -> batch.Product:
+    """Features of one picture, a path or the bytes of its file."""
+    from vcmcodec import feature_codec
+    from vcmcodec.vision import feature_files
+
+    started = time.perf_counter()
+    found = feature_codec.features(
+        source,
+        split=settings.split,
+        model=settings.model,
+        device=settings.device,
+        limits=settings.limits,
+    )
+    data = feature_files.pack(found)
+    seconds = time.perf_counter() - started
+    tensors = {name: list(value.shape) for name, value in found.tensors.items()}
+    facts = {
+        "split": found.split,
+        "network": found.model,
+        "tensors": tensors,
+        "bytes": len(data),
+        "seconds": round(seconds, 4),
+    }
+    line = f"{', '.join(tensors)} of split {found.split}, {show.size(len(data))}, {seconds:.2f} s"
+    return batch.Product(data, facts, line, 0)
+
+
+@click.command("features", short_help="Write a vision network's features of pictures.")
+@options.inputs("PICTURE|DIR|-...")
+@options.output("The .safetensors file; for several pictures the folder they go to; - for a pipe.")
+@click.option(
+    "--split",
+    default="fpn",
+    show_default=True,
+    metavar="NAME",
+    help="Where the network is cut: stem, c2, c3, c4, c5, fpn.",
+)
+@click.option(
+    "--model", metavar="ID|FILE", help="Another network, as in `vcm analyze`.  [default: ours]"
+)
+@options.recursive
+@options.existing
+@options.parallel
+@options.limits("max_pixels")
+@options.as_json
+@options.loudness
+def command(
+    inputs: tuple[str, ...], output: str, *, max_pixels: int, recursive: bool, **given: Any
+) -> int:
+    r"""Write a vision network's features of pictures, as safetensors files.
+
+    One float32 tensor (1, channels, rows, columns) a name; split point, network and sizes stand in
+    the metadata.  `vcm encode` codes such files, `vcm decode` gives them back.
+
+    \b
+      vcm features street.png -o street.safetensors
+      vcm encode street.safetensors -o street.vcm --profile pyramid
+      vcm decode street.vcm -o decoded.safetensors
+    """
+    from vcmcodec import pixels
+
+    settings = Settings(given["split"], given["model"], given["device"], Limits(max_pixels))
+    style = options.style("taken", output, given)
+    found = files.gather(inputs, pixels.READ_EXTENSIONS, recursive)
+    jobs = files.plan(found, inputs, output, options.FEATURES)
+    return batch.run(functools.partial(take_one, settings), jobs, style)
