@@ -145,3 +145,19 @@ def test_what_cannot_be_is_said_in_one_line(vcm: Run, street: Path, tmp_path: Pa
         error = json.loads(ran.lines[0])["error"]
         assert error["code"] == code
         assert text in error["message"], error
+
+
+def test_the_benches_of_seeing_print_tables_and_json(vcm: Run, tmp_path: Path) -> None:
+    Image.fromarray(astronaut()).save(tmp_path / "a.png")
+    ran = vcm("bench", "analyze", "a.png", "--repeats", "1", "--threads", "1", "-q", "--json")
+    assert ran.code == 0, ran.stderr
+    assert json.loads(ran.stdout)["analyze"]["ratio"] > 0
+    labels = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 160, "height": 112}],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [40, 20, 60, 80]}],
+    }
+    (tmp_path / "set.json").write_text(json.dumps(labels))
+    ran = vcm("bench", "objects", "set.json", "--margin", "8", "--threads", "1", "-q")
+    assert ran.code == 0, ran.stderr
+    assert "background dropped" in ran.stdout.decode()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vcmcodec.cli import bench_tasks, bench_vision, files, options, show
+from vcmcodec.cli import bench_machine, bench_tasks, bench_vision, files, options, show
 
 if TYPE_CHECKING:
     from vcmcodec.evaluation.rate_distortion import RateDistortion
@@ -38,6 +38,8 @@ def command() -> None:
 
 command.add_command(bench_vision.command)
 command.add_command(bench_tasks.command)
+command.add_command(bench_machine.analyze_command)
+command.add_command(bench_machine.objects_command)
 
 
 @command.command("rd", short_help="Size and nearness to the original.")

@@ -90,12 +90,12 @@ def is_vcm(source: str | bytes) -> bool:
 
 
 def in_file(source: str | bytes, settings: Settings, outputs: Outputs) -> Finding:
-    """Analyze a `.vcm` file, a path or its bytes, from its base layer.
+    """Analyze a `.vcm` file, a path or its bytes, from its base layer or its features.
 
     Raises:
         VcmError: see `machine.analyze`.
     """
-    from vcmcodec import machine, models
+    from vcmcodec import machine
     from vcmcodec.reader import Reader
 
     if settings.model is not None or settings.size is not None:
@@ -112,11 +112,23 @@ def in_file(source: str | bytes, settings: Settings, outputs: Outputs) -> Findin
             device=settings.device,
         )
         facts = {"bytes_read": reader.bytes_read}
-        model = models.load_tasks(reader.header.fingerprint, device=settings.device)
+        labels = _labels_of(reader, found, settings.device)
         rgb = None
         if outputs.drawing is not None:
             rgb = _shown(reader, settings)
-    return _finding(found, model.vision.labels, facts, rgb, outputs)
+    return _finding(found, labels, facts, rgb, outputs)
+
+
+def _labels_of(reader: Reader, found: Predictions, device: str) -> tuple[str, ...]:
+    """All names that results of a file may bear, or at least those that they do bear."""
+    from vcmcodec import catalogue, models
+
+    if catalogue.profile(reader.header.profile).source == "picture":
+        return models.load_tasks(reader.header.fingerprint, device=device).vision.labels
+    if found.label_map is not None:
+        return found.label_map.names[1:]
+    borne = {item.label for item in found.classes or ()}
+    return tuple(sorted(borne | {thing.label for thing in found.objects or ()}))
 
 
 def _shown(reader: Reader, settings: Settings) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,174 @@
+"""What it costs to see: from a base layer's bytes, and from a JPEG of the same picture.
+
+Both sides end in the same results (all tasks, whole file or picture in memory), in the same run,
+in turns.  The JPEG side decodes the file and runs the vision network; ours decodes the base
+latent, transforms it and runs the rest of that network.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from vcmcodec import codec, machine, models
+from vcmcodec.evaluation.corpora import NamedPicture
+from vcmcodec.evaluation.environment import Environment, describe_environment
+from vcmcodec.evaluation.macs import count_kmacs
+from vcmcodec.evaluation.metrics import Pixels
+from vcmcodec.evaluation.report import Table, environment_note
+from vcmcodec.evaluation.timing import Timing, measure_rounds, torch_threads
+from vcmcodec.reader import Reader
+from vcmcodec.vision.backend import ReferenceBackend
+from vcmcodec.vision.network import TASKS
+
+JPEG_QUALITY = 90
+BASE, JPEG, JPEG_FULL = "base layer", "JPEG", "JPEG, not reduced"
+DECODE_BASE, DECODE_JPEG = "decoding the base latent alone", "decoding the JPEG alone"
+
+
+@dataclass(frozen=True)
+class SeeingRow:
+    """One way to see; `num_bytes` of its file, `kmacs` a true pixel, in thousands."""
+
+    way: str
+    timing: Timing
+    num_bytes: int
+    kmacs: float | None
+
+
+@dataclass(frozen=True)
+class SeeingSpeed:
+    """Result of one run.
+
+    Attributes:
+        longer_side: size that the network reduces the JPEG's picture to.
+        ratio: median of the base layer over that of the JPEG; at most 1 is the aim.
+        ratio_full: the same where the network sees the JPEG's picture at its own scale, which is
+            what the base layer is seen at.
+    """
+
+    picture: str
+    height: int
+    width: int
+    longer_side: int
+    rows: tuple[SeeingRow, ...]
+    ratio: float
+    ratio_full: float
+    environment: Environment
+
+
+def run(
+    picture: NamedPicture,
+    *,
+    threads: int = 2,
+    repeats: int = 15,
+    base_quality: float | None = None,
+    model: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> SeeingSpeed:
+    """Time seeing from a base layer and from a JPEG of the same picture.
+
+    Args:
+        picture: what to look at.
+        threads: of torch, on both sides.
+        repeats: timed rounds.
+        base_quality: of the base layer; None for the tasks' default.
+        model: name of the picture model; None for the default.
+        progress: called with one line before each piece of work.
+
+    Raises:
+        WeightsError: no tasks model is installed for the picture model.
+        RequestError: no repeats.
+    """
+    with torch_threads(threads):
+        progress("loading models")
+        data = codec.encode(picture.rgb, tasks=TASKS, base_quality=base_quality, model=model)
+        photo = _jpeg(picture.rgb)
+        with Reader(data) as reader:
+            vision = models.load_tasks(reader.header.fingerprint).vision
+        reduced = ReferenceBackend(vision)
+        whole = ReferenceBackend(vision, max(picture.rgb.shape[:2]))
+        ways = {
+            BASE: lambda: machine.analyze(data),
+            JPEG: lambda: reduced.predict(_pixels(photo)),
+            JPEG_FULL: lambda: whole.predict(_pixels(photo)),
+            DECODE_BASE: lambda: _latent(data),
+            DECODE_JPEG: lambda: _pixels(photo),
+        }
+        progress(f"timing {len(ways)} ways, {repeats} rounds")
+        timings = measure_rounds(ways, repeats, 2)
+        progress("counting")
+        rows = tuple(
+            SeeingRow(
+                way,
+                timings[way],
+                len(data if way in (BASE, DECODE_BASE) else photo),
+                None if way == DECODE_JPEG else count_kmacs(look, picture.pixels)[0],
+            )
+            for way, look in ways.items()
+        )
+    ours = timings[BASE].median_ms
+    height, width = picture.rgb.shape[:2]
+    return SeeingSpeed(
+        picture=picture.name,
+        height=height,
+        width=width,
+        longer_side=reduced.longer_side,
+        rows=rows,
+        ratio=ours / timings[JPEG].median_ms,
+        ratio_full=ours / timings[JPEG_FULL].median_ms,
+        environment=describe_environment(threads),
+    )
+
+
+def _jpeg(rgb: Pixels) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(rgb).save(out, "JPEG", quality=JPEG_QUALITY)
+    return out.getvalue()
+
+
+def _pixels(photo: bytes) -> Pixels:
+    with Image.open(io.BytesIO(photo)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _latent(data: bytes) -> None:
+    with Reader(data) as reader:
+        reader.latent()
+
+
+def tables(result: SeeingSpeed) -> tuple[Table, ...]:
+    """The result as one table."""
+    return (
+        Table(
+            f"Seeing {result.picture} ({result.width}x{result.height}), "
+            f"{result.environment.threads} threads",
+            ("from", "median ms", "min - max ms", "kMAC a pixel", "bytes"),
+            tuple(
+                (
+                    row.way,
+                    f"{row.timing.median_ms:.1f}",
+                    f"{row.timing.min_ms:.1f} - {row.timing.max_ms:.1f}",
+                    "n/a" if row.kmacs is None else f"{row.kmacs:.2f}",
+                    f"{row.num_bytes:,}",
+                )
+                for row in result.rows
+            ),
+            (
+                (
+                    f"The base layer takes {result.ratio:.2f} of the JPEG's time, and"
+                    f" {result.ratio_full:.2f} of it where the network sees it at its own scale."
+                ),
+                (
+                    f"All three tasks; JPEG of quality {JPEG_QUALITY}, reduced by the network to a"
+                    f" longer side of {result.longer_side}; medians of"
+                    f" {result.rows[0].timing.repeats} rounds, in turns; files in memory."
+                ),
+                environment_note(result.environment),
+            ),
+        ),
+    )
