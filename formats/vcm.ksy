@@ -91,6 +91,9 @@ types:
         doc: §3.10
       - id: parameters
         size: len_parameters
+        doc: |
+          Empty for scene. Of the profiles of features (§6.2): u1 length and name of the split
+          point, varint scaled height, varint scaled width, the profile's own.
       - id: num_tasks
         type: u1
         doc: §3.11

@@ -39,6 +39,11 @@ DIGEST_BYTES = 8
 MAX_ICC_BYTES = 1 << 20  # camera and monitor profiles are 0.5 to 60 kB, printers' up to 2 MB
 ICC_CURVE_ENTRIES = 1024  # of the dictionary's curve (§5.6)
 
+# §6.2 Features
+MAX_SPLIT_BYTES = 16
+MAX_INPUT_PIXELS = 2**24  # of a network's padded input: 4096 x 4096
+INPUT_MULTIPLE = 32  # to which its sides are padded
+
 # §7 Reading
 FIRST_READ_BYTES = 4096
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vcmcodec.bitstream.constants import MAX_PARAMETER_BYTES, MAX_SIDE
+from vcmcodec.bitstream.constants import (
+    INPUT_MULTIPLE,
+    MAX_INPUT_PIXELS,
+    MAX_PARAMETER_BYTES,
+    MAX_SPLIT_BYTES,
+)
 from vcmcodec.bitstream.cursor import ByteReader, ByteWriter
 from vcmcodec.errors import FormatError, RequestError
 
-MAX_SPLIT_BYTES = 16
 FIELD = "parameters"
 
 
@@ -36,9 +40,9 @@ class FeatureParameters:
         """
         if not _is_name(self.split):
             raise RequestError(f"{self.split!r} cannot name a split point in a file")
-        for side in (self.scaled_height, self.scaled_width):
-            if not 1 <= side <= MAX_SIDE:
-                raise RequestError(f"a network's input cannot have a side of {side} pixels")
+        if not _is_input(self.scaled_height, self.scaled_width):
+            size = f"{self.scaled_width} x {self.scaled_height}"
+            raise RequestError(f"a network's input cannot have {size} pixels")
         out = ByteWriter()
         out.u8(len(self.split), FIELD)
         out.raw(self.split.encode("ascii"))
@@ -65,10 +69,15 @@ class FeatureParameters:
         if not _is_name(split):
             raise FormatError(FIELD, f"{split!r} names no split point")
         height, width = reader.varint(FIELD), reader.varint(FIELD)
-        if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        if not _is_input(height, width):
             raise FormatError(FIELD, f"a network's input of {width} x {height} pixels")
         return cls(split, height, width, reader.take(reader.left, FIELD))
 
 
 def _is_name(split: str) -> bool:
     return 1 <= len(split) <= MAX_SPLIT_BYTES and all("!" <= c <= "~" for c in split)
+
+
+def _is_input(height: int, width: int) -> bool:
+    padded = [-(-side // INPUT_MULTIPLE) * INPUT_MULTIPLE for side in (height, width)]
+    return min(height, width) >= 1 and padded[0] * padded[1] <= MAX_INPUT_PIXELS

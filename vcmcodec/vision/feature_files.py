@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from vcmcodec.bitstream.constants import MAX_INPUT_PIXELS
 from vcmcodec.errors import RequestError
 from vcmcodec.vision.backend import Features
 from vcmcodec.vision.geometry import InputGeometry
@@ -22,7 +23,6 @@ from vcmcodec.vision.geometry import InputGeometry
 FORMAT = "vcm-features-1"
 KEY = "features"  # one entry: safetensors writes several in an order that changes
 EXTENSION = ".safetensors"
-MAX_SIDE = 1 << 16  # pixels of a network's input, far beyond any network's
 Source = str | os.PathLike[str] | bytes | IO[bytes]
 
 
@@ -57,7 +57,7 @@ def read(source: Source) -> Features:
             raise RequestError(f"{name} is a safetensors file, but holds no features ({KEY}: none)")
         sizes = [int(about[key]) for key in ("height", "width", "scaled_height", "scaled_width")]
         geometry = InputGeometry.scaled(*sizes)
-        if max(geometry.padded_height, geometry.padded_width) > MAX_SIDE:
+        if geometry.padded_height * geometry.padded_width > MAX_INPUT_PIXELS:
             raise ValueError("the network's input is too large")
         tensors = load(data)
         split, model = str(about["split"]), str(about["model"])
