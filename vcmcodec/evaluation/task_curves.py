@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 SAMPLES = 400
 # Fewer points leave the shape of the curve to the interpolation.
 FEWEST_POINTS = 4
-# Accuracies nearer than this, in points, are the same.
+# Accuracies nearer than this, in points, are the same; and so are rates, in logarithms.
 _SAME = 1e-6
 # Part of the step behind a plateau that the curve climbs on it, so that its rate is a function of
 # accuracy still.
@@ -48,7 +48,11 @@ def pool(rates: Floats, values: Floats) -> tuple[Floats, Floats]:
     blocks: list[tuple[float, float, float, int]] = []  # first and last rate, sum, count
     for rate, value in zip(rates[order], values[order], strict=True):
         block = (float(rate), float(rate), float(value), 1)
-        while blocks and blocks[-1][2] / blocks[-1][3] >= block[2] / block[3] - _SAME:
+        # Points of one rate are one point, at their mean.
+        while blocks and (
+            blocks[-1][2] / blocks[-1][3] >= block[2] / block[3] - _SAME
+            or blocks[-1][1] >= block[0] - _SAME
+        ):
             last = blocks.pop()
             block = (last[0], block[1], last[2] + block[2], last[3] + block[3])
         blocks.append(block)

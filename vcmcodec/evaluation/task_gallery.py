@@ -125,14 +125,14 @@ def _smallest(lineup: Lineup) -> list[TaskSubject]:
 
 
 def setting_of(subject: TaskSubject, bench: TaskBench) -> float:
-    """The setting that detection needs to come within 3 points, or one near `TARGET_BPP`."""
+    """The setting that comes within about 3 points of uncompressed, or one near `TARGET_BPP`."""
     near = [
-        one
-        for one in bench.reaches
-        if one.codec == subject.codec and one.within == 3.0 and one.setting is not None
+        (abs(one.within - 3.0), place, one.setting)
+        for place, one in enumerate(bench.reaches)
+        if one.codec == subject.codec and one.setting is not None
     ]
-    if near and near[0].setting is not None:
-        return near[0].setting
+    if near:
+        return min(near)[2]
     points = [
         point
         for curve in bench.curves

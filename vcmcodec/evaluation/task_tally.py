@@ -1,7 +1,9 @@
 """Accuracy of many choices of pictures at once, from evidence kept picture by picture.
 
 A choice is a row of weights: how often each picture is in it.  All ones is the set itself; rows of
-a bootstrap are drawn with replacement.
+a bootstrap are drawn with replacement.  Copies of a picture are gone through together, detection by
+detection; only where detections of one picture have equal scores does that differ from copies one
+after another.
 """
 
 from __future__ import annotations
