@@ -7,6 +7,7 @@ installed.  One that is not is named with its reason, never silently left out.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import io
 import shutil
@@ -260,7 +261,7 @@ def open_rival(name: str, threads: int) -> PixelCodec | str:
         return reason if reason else PillowCodec(RIVALS[name], LADDERS[name], threads)
     if name == "jxl":
         try:
-            import pillow_jxl  # type: ignore[import-not-found]  # noqa: F401
+            importlib.import_module("pillow_jxl")  # registers itself with Pillow
         except ImportError:
             return "JPEG XL: pillow-jxl-plugin is not installed"
         return JpegXl(LADDERS[name])
