@@ -9,6 +9,7 @@ from vcmcodec.cli.table import CommandTable
 TRAININGS = (
     ("scene", "train_scene", "The picture codec."),
     ("vision", "train_vision", "The vision network."),
+    ("pyramid", "train_pyramid", "The codec of a feature pyramid."),
 )
 
 

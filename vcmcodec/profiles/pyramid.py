@@ -32,7 +32,7 @@ CODER = CoderId.RANS_16
 SPLIT = "fpn"
 LEVELS = 8
 DEFAULT_QUALITY = 50.0
-LMBDAS = tuple(0.4 * 150 ** (i / (LEVELS - 1)) for i in range(LEVELS))
+LMBDAS = tuple(0.2 * 200 ** (i / (LEVELS - 1)) for i in range(LEVELS))
 LATENT = LatentShape(
     slices=(16, 48, 128), phases=(4, 2, 2), layers=(0, 0, 0), hyper=8, levels=LEVELS
 )
@@ -119,9 +119,17 @@ def analyse(model: Model[PyramidCodec], source: FeatureSource) -> Tensor:
         count, stride = shape.of[name]
         wanted[name] = (count, sides[0] // stride, sides[1] // stride)
     features.check_features(source, wanted)
+    return latent_of(model, source.tensors, place.labels)
+
+
+@torch.inference_mode()
+def latent_of(
+    model: Model[PyramidCodec], tensors: Mapping[str, Tensor], labels: np.ndarray
+) -> Tensor:
+    """Fuse levels (1, C, h, w) to the latent (rows, columns, channels), before any gain."""
     device = model.codec.synthesis.enter.weight.device
-    levels = {name: source.tensors[name].to(device) for name in shape.coded}
-    return model.codec.analysis(levels, LevelGeometry(place.labels, device))[0].cpu()
+    levels = {name: tensors[name].to(device) for name in model.codec.shape.coded}
+    return model.codec.analysis(levels, LevelGeometry(labels, device))[0].cpu()
 
 
 def encode(

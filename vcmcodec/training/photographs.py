@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,12 @@ def picture_bytes(sources: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
             yield source.name, source.read_bytes()
         else:
             raise RequestError(f"{source}: no such folder, tar shard or picture")
+
+
+def read_pictures(sources: Sequence[Path], limit: int) -> list[np.ndarray]:
+    """The first pictures, (H, W, 3) uint8 each."""
+    found = islice(picture_bytes(sources), limit)
+    return [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for _, data in found]
 
 
 class PhotographCrops:

@@ -7,15 +7,15 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vcmcodec.nn.feature_transform import FeatureTransform
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
 from vcmcodec.nn.geometry import GroupGeometry
-from vcmcodec.nn.integer import IntegerLinear
 from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
 from vcmcodec.profiles.scene import REFINED_FROM
 from vcmcodec.training.coder import HyperPrior, TrainingCoder
+from vcmcodec.training.optimiser_groups import Rates, codec_groups
 from vcmcodec.training.photographs import random_labels
 
 
@@ -194,22 +194,10 @@ class LearnedParts(Protocol):
 
 def parameter_groups(learned: LearnedParts, recipe: SceneRecipe) -> list[dict[str, object]]:
     """Optimiser groups: integer networks and transforms have their own rates, and clip apart."""
-    codec = learned.codec
-    weights, tables, gains = [], [], list(codec.gains.parameters())
-    seen: set[int] = {id(p) for p in gains}
-    for module in codec.entropy.modules():
-        if isinstance(module, IntegerLinear):
-            weights.append(module.weight)
-            tables.append(module.bias)
-    seen |= {id(p) for p in weights}
-    tables += [p for p in codec.entropy.parameters() if id(p) not in seen | {id(t) for t in tables}]
-    seen |= {id(p) for p in tables}
-    rest: list[nn.Parameter] = [p for p in codec.parameters() if id(p) not in seen]
-    rest += list(learned.prior.parameters())
+    rates = Rates(
+        recipe.rate_transforms, recipe.rate_integers, recipe.rate_tables, recipe.rate_gains
+    )
     return [
-        {"params": rest, "base": recipe.rate_transforms},
-        {"params": weights, "base": recipe.rate_integers},
-        {"params": tables, "base": recipe.rate_tables},
-        {"params": gains, "base": recipe.rate_gains},
+        *codec_groups(learned.codec, [learned.prior], rates),
         {"params": list(learned.transform.parameters()), "base": recipe.rate_features},
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from vcmcodec.errors import WeightsError
@@ -27,7 +25,7 @@ from vcmcodec.profiles import scene as profile
 from vcmcodec.training.coder import HyperPrior
 from vcmcodec.training.eyes import Eyes, report_means, task_features
 from vcmcodec.training.loop import Log, Run, TrainingError, schedule
-from vcmcodec.training.photographs import PhotographCrops, picture_bytes
+from vcmcodec.training.photographs import PhotographCrops, read_pictures
 from vcmcodec.training.scene import (
     Draw,
     SceneRecipe,
@@ -124,11 +122,10 @@ def evaluate(learned: Learned, pictures: Sequence[Tensor]) -> dict[str, float]:
 
 def load_pictures(sources: Sequence[Path], limit: int) -> list[Tensor]:
     """Evaluation pictures, (3, H, W) in 0..1."""
-    out = []
-    for _, data in list(picture_bytes(sources))[:limit]:
-        rgb = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-        out.append(torch.from_numpy(rgb.copy()).permute(2, 0, 1).float() / 255)
-    return out
+    return [
+        torch.from_numpy(rgb.copy()).permute(2, 0, 1).float() / 255
+        for rgb in read_pictures(sources, limit)
+    ]
 
 
 def train(

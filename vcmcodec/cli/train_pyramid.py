@@ -1,0 +1,105 @@
+"""`vcm train pyramid`: teach the pyramid codec, and write its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from vcmcodec.cli import options, show
+from vcmcodec.cli.training_view import training_view
+
+
+@click.command("pyramid", short_help="The codec of a feature pyramid.")
+@click.option(
+    "--data",
+    required=True,
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="A folder or tar shard of photographs; give it several times.  No label is read.",
+)
+@click.option(
+    "--run",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the run lives: state, log, TensorBoard files.  A run that is there goes on.",
+)
+@click.option("--vision", metavar="ID", help="The vision network.  [default: the installed one]")
+@click.option(
+    "--evaluate",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Pictures to measure on now and then; they are never trained on.",
+)
+@click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
+@click.option("--batch", type=click.IntRange(1), help="Crops of a step.")
+@click.option("--until", type=click.IntRange(1), help="Stop, and save, at this step.")
+@click.option(
+    "--levels",
+    type=options.CommaList(),
+    default=(),
+    help="Only these levels, as c5,p3: for ablations.",
+)
+@click.option(
+    "--interleaved/--joined",
+    default=True,
+    show_default=True,
+    help="Fuse the levels while encoding, or all of them first: for ablations.",
+)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--export",
+    "target",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="At the end, freeze the averaged weights, fit the tables, and write them to this folder.",
+)
+@click.option("--model", default="pyramid-1", show_default=True, help="Name of the exported model.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def command(
+    data: tuple[Path, ...], folder: Path, vision: str | None, evaluate: tuple[Path, ...], *,
+    steps: int | None, batch: int | None, until: int | None, levels: tuple[str, ...],
+    interleaved: bool, threads: int, device: str, seed: int, target: Path | None, model: str,
+    quiet: bool,
+) -> int:  # fmt: skip
+    r"""Teach the pyramid codec: rate and error of all levels, over rate levels and group maps.
+
+    \b
+      vcm train pyramid --data photos/ --run runs/pyramid
+      vcm train pyramid --data photos/ --run runs/pyramid --export weights/
+
+    The vision network stays as it is, and the model works with that network alone.  The same
+    command goes on where the run stopped; one that has reached its last step only exports.
+    """
+    import torch
+
+    from vcmcodec import catalogue
+    from vcmcodec.training import export as exporting
+    from vcmcodec.training import pyramid_run
+    from vcmcodec.training.pyramid import PyramidRecipe
+
+    torch.set_num_threads(threads)
+    recipe = PyramidRecipe(levels=levels, interleaved=interleaved)
+    recipe = dataclasses.replace(
+        recipe,
+        steps=recipe.steps if steps is None else steps,
+        batch=recipe.batch if batch is None else batch,
+    )
+    with training_view(recipe.steps, quiet) as view:
+        learned = pyramid_run.train(
+            data, folder, recipe, view,
+            vision=vision, evaluation=evaluate, seed=seed, until=until, device=device,
+        )  # fmt: skip
+    if target is not None:
+        say = (lambda line: None) if quiet else show.say
+        blob, mark = pyramid_run.export_model(learned.codec, data, vision=vision, show=say)
+        exporting.enter(
+            target, model, "pyramid", blob, mark,
+            tasks=[catalogue.task(task).name for task in catalogue.profile("pyramid").tasks],
+            licence="see the model card",
+            card=f"{model}.md",
+        )  # fmt: skip
+    return 0
