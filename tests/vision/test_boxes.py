@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from vcmcodec.vision.geometry import InputGeometry, prepare
 from vcmcodec.vision.tasks.boxes import overlaps, suppress
 from vcmcodec.vision.tasks.detection import decode_boxes, flatten_levels
-from vcmcodec.vision.tasks.segmentation import decode_label_map
+from vcmcodec.vision.tasks.segmentation import (
+    decode_label_map,
+    possible_classes,
+    scaled_argmax,
+)
 
 
 def plain_overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -117,3 +123,19 @@ def test_a_label_map_has_the_true_pictures_size_and_areas() -> None:
     unscaled = decode_label_map(logits, InputGeometry(64, 64, 64, 64, 64, 64))
     assert (unscaled[:, :32] == 2).all()
     assert (unscaled[:, 32:] == 3).all()
+
+
+@pytest.mark.parametrize("cells", [1, 2, 5])
+def test_classes_that_are_left_out_win_nowhere(cells: int) -> None:
+    """Few classes are interpolated where few can win, and the label map is that of all."""
+    torch.manual_seed(cells)
+    coarse = torch.randn(1, 21, cells, cells)
+    smooth = functional.interpolate(coarse, (14, 18), mode="bilinear")[0]
+    smooth[5:] -= 9
+    for logits, most in ((smooth, 5), (torch.randn(21, 14, 18), 21)):
+        assert 1 <= len(possible_classes(logits)) <= most
+        fine = functional.interpolate(logits[None], (112, 144), mode="bilinear")[0, :, :100, :130]
+        found = decode_label_map(logits, InputGeometry(100, 130, 100, 130, 112, 144))
+        np.testing.assert_array_equal(found, fine.argmax(0).numpy())
+        found = decode_label_map(logits, InputGeometry(170, 221, 100, 130, 112, 144))
+        np.testing.assert_array_equal(found, scaled_argmax(fine, 170, 221))
