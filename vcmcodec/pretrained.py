@@ -40,6 +40,8 @@ class ModelFile:
         tasks: names of the tasks that it serves.
         licence: terms of the weights, an SPDX identifier where there is one.
         card: the model card's file name beside the weights, or empty.
+        splits: split points whose features it codes; empty for models of pictures.
+        network: fingerprint of the network whose features these are, or empty.
     """
 
     id: str
@@ -52,6 +54,8 @@ class ModelFile:
     tasks: tuple[str, ...]
     licence: str
     card: str
+    splits: tuple[str, ...] = ()
+    network: str = ""
 
     @property
     def present(self) -> bool:
@@ -189,4 +193,6 @@ def _model_of(entry: dict[str, Any], directory: Path) -> ModelFile:
         tasks=tuple(str(task) for task in entry.get("tasks", ())),
         licence=str(entry.get("licence", "")),
         card=str(entry.get("card", "")),
+        splits=tuple(str(split) for split in entry.get("splits", ())),
+        network=str(entry.get("network", "")).lower(),
     )

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from vcmcodec.bitstream.constants import CELL, FILE_WIDE_LAYERS, WIDTHS
 from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.directory import Entry, kind_name
+from vcmcodec.bitstream.header import Header
+from vcmcodec.bitstream.parameters import FEATURE_PROFILES, FeatureParameters
 from vcmcodec.bitstream.select import task_name
+from vcmcodec.errors import FormatError
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,9 @@ class Description:
     Attributes:
         fingerprint: of the model, hexadecimal.
         tile: side of a tile in cells, 0 where the picture is not tiled.
+        parameters: of the profile, hexadecimal.
+        split: split point of the network whose features are coded; None where a picture is.
+        input_size: width and height to which the picture was scaled for that network, or None.
         redacted: whether groups were removed without a trace.
         num_bytes: the whole file as its directory says, header included.
         header_bytes: everything before the first substream.
@@ -90,6 +96,8 @@ class Description:
     coder: str
     tile: int
     parameters: str
+    split: str | None
+    input_size: tuple[int, int] | None
     num_bytes: int
     header_bytes: int
     bpp: float
@@ -103,6 +111,7 @@ class Description:
 def describe(container: Container) -> Description:
     """Gather the facts from header and directory; no payload byte is read."""
     header = container.header
+    own = _feature_parameters(header)
     return Description(
         version=f"{header.version[0]}.{header.version[1]}",
         profile=header.profile.name.lower(),
@@ -114,6 +123,8 @@ def describe(container: Container) -> Description:
         coder=header.coder.name.lower(),
         tile=header.tile,
         parameters=header.parameters.hex(),
+        split=own.split if own else None,
+        input_size=(own.scaled_width, own.scaled_height) if own else None,
         num_bytes=container.size,
         header_bytes=container.header_bytes,
         bpp=_bpp(container, container.size),
@@ -123,6 +134,16 @@ def describe(container: Container) -> Description:
         layers=tuple(_layer_facts(container)),
         groups=tuple(_group_facts(container)),
     )
+
+
+def _feature_parameters(header: Header) -> FeatureParameters | None:
+    """Where the features were taken; None for pictures, and where that is damaged."""
+    if header.profile not in FEATURE_PROFILES:
+        return None
+    try:
+        return FeatureParameters.unpack(header.parameters)
+    except FormatError:
+        return None
 
 
 def _task_facts(container: Container) -> Iterable[TaskFacts]:

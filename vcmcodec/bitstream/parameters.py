@@ -9,11 +9,13 @@ from vcmcodec.bitstream.constants import (
     MAX_INPUT_PIXELS,
     MAX_PARAMETER_BYTES,
     MAX_SPLIT_BYTES,
+    ProfileId,
 )
 from vcmcodec.bitstream.cursor import ByteReader, ByteWriter
 from vcmcodec.errors import FormatError, RequestError
 
 FIELD = "parameters"
+FEATURE_PROFILES = (ProfileId.PYRAMID, ProfileId.BOTTLENECK, ProfileId.SEMANTIC)
 
 
 @dataclass(frozen=True)

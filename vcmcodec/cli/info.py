@@ -67,6 +67,9 @@ def tree(name: str, seen: Description) -> Tree:
     root = Tree(line(show.printable(name), show.size(seen.num_bytes), _bpp(seen.bpp)))
     kind = ("grey" if seen.grey else "colour") + (", redacted" if seen.redacted else "")
     root.add(line("picture", f"{seen.width} x {seen.height}, {kind}"))
+    if seen.split is not None and seen.input_size is not None:
+        width, height = seen.input_size
+        root.add(line("features", f"split {seen.split}, of the picture at {width} x {height}"))
     tiles = f", tiles of {seen.tile} x {seen.tile} cells" if seen.tile else ""
     model = f"profile {seen.profile}, model {seen.fingerprint}, coder {seen.coder}{tiles}"
     root.add(line("coding", f"version {seen.version}, {model}"))

@@ -31,12 +31,13 @@ def command(*, as_json: bool) -> int:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for title in ("model", "profile", "tasks", "bytes", "fingerprint", "licence", "file"):
+    for title in ("model", "profile", "splits", "tasks", "bytes", "fingerprint", "licence", "file"):
         table.add_column(title, overflow="fold")
     for model in found:
         cells = (
             model.id + (" (default)" if model.default else ""),
             model.profile,
+            ", ".join(model.splits),
             ", ".join(model.tasks),
             f"{model.bytes:,}" if model.present else "MISSING",
             model.fingerprint,

@@ -98,6 +98,8 @@ def command(
         blob, mark = pyramid_run.export_model(learned.codec, data, vision=vision, show=say)
         exporting.enter(
             target, model, "pyramid", blob, mark,
+            splits=[learned.codec.split],
+            network=learned.codec.binding,
             tasks=[catalogue.task(task).name for task in catalogue.profile("pyramid").tasks],
             licence="see the model card",
             card=f"{model}.md",

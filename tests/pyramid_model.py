@@ -47,10 +47,11 @@ def codec() -> PyramidCodec:
 
 
 def install(folder: Path) -> None:
-    """Write the model, and the line of the network that it needs, as a folder of weights."""
+    """Write the model and its manifest to a folder; the network is found where it is installed."""
     made = codec()
     made.entropy.freeze()
     made.gains.freeze()
     model = Model(made, export.first_tables(LATENT.hyper), b"")
     blob, mark = export.write_model(model)
-    export.enter(folder, "pyramid-test", "pyramid", blob, mark, licence="none")
+    facts = {"splits": [pyramid.SPLIT], "network": made.binding, "licence": "none"}
+    export.enter(folder, "pyramid-test", "pyramid", blob, mark, **facts)
