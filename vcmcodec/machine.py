@@ -32,9 +32,9 @@ from vcmcodec.vision.predictions import ClassScore, DetectedObject, LabelMap, Pr
 from vcmcodec.vision.predictor import MOST_OBJECTS, OVERLAP, Predictor
 from vcmcodec.vision.tasks.boxes import suppress
 
-WHOLE_CELLS = 128 * 128  # larger pictures go through in windows
-WINDOW_CELLS = 64  # side of a window's core
-HALO_CELLS = 24  # what a window sees around its core
+WHOLE_CELLS = 128 * 128  # larger pictures go through in windows of at most so many cells
+WINDOW_CELLS = 96  # side of a window's core
+HALO_CELLS = 16  # what a window sees around its core
 Groups = Sequence[str | int] | str | int | None
 
 
