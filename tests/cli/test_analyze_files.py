@@ -161,3 +161,11 @@ def test_the_benches_of_seeing_print_tables_and_json(vcm: Run, tmp_path: Path) -
     ran = vcm("bench", "objects", "set.json", "--margin", "8", "--threads", "1", "-q")
     assert ran.code == 0, ran.stderr
     assert "background dropped" in ran.stdout.decode()
+
+
+def test_the_tasks_model_is_listed(vcm: Run, weights: Path) -> None:
+    told = [json.loads(line) for line in vcm("models", "--json").lines]
+    (one,) = [model for model in told if model["id"] == "tasks-small"]
+    assert (one["profile"], one["default"], one["present"]) == ("tasks", True, True)
+    assert one["tasks"] == ["detection", "segmentation", "classification"]
+    assert one["path"] == str(weights / "tasks-small.safetensors")
