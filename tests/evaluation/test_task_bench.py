@@ -16,14 +16,16 @@ from click.testing import CliRunner
 from PIL import Image
 from test_page import BROWSER
 
+import task_models
 from photographs import astronaut, photograph
 from vcmcodec.cli.main import vcm
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation import task_bench, task_gallery, task_page, task_report
 from vcmcodec.evaluation.labelled import LabelledPicture, LabelledSet
+from vcmcodec.evaluation.subject import Subject
 from vcmcodec.evaluation.task_bench import Lineup
 from vcmcodec.evaluation.task_lineup import Plan
-from vcmcodec.evaluation.task_subjects import BaseSubject, Outcome
+from vcmcodec.evaluation.task_subjects import FileSubject, Outcome
 from vcmcodec.vision.predictions import ClassScore, DetectedObject, LabelMap, Predictions
 
 BOX = (8.0, 8.0, 24.0, 30.0)
@@ -172,7 +174,8 @@ def test_our_base_is_asked_for_the_tasks_and_looked_up_by_bytes() -> None:
         asked.append((len(data), tasks, score))
         return Predictions(112, 160, ())
 
-    subject = BaseSubject(analyze, ("detection",), (0.0, 30.0))
+    ours = Subject(tasks=("detection",))
+    subject = FileSubject("vcm base", analyze, ours, ("detection",), (0.0, 30.0))
     sink = io.BytesIO()
     Image.fromarray(astronaut()).save(sink, "PNG")
     picture = LabelledPicture(1, "1.png", sink.getvalue(), None)
@@ -241,10 +244,34 @@ def test_the_command_measures_ours_and_the_others(
 
 
 @pytest.mark.weights
+def test_the_base_layer_answers_without_pixels_beside_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a small network that finds anything anywhere: what counts is the way of the bytes."""
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(task_models.install(tmp_path / "weights")))
+    plan = Plan(("vcm-base", "jpeg"), base_ladder=(0, 20, 40, 60))
+    labels = write_set(tmp_path, 2)
+    found = task_bench.run(LabelledSet(labels), plan, resamples=0)
+    base, jpeg, _ = found.curves
+    assert (base.codec, base.variant, base.ours) == ("vcm base", "from the file, no pixels", True)
+    assert set(base.points[0].scores) == {"mAP50", "mAP", "mIoU", "presence"}
+    rgb = LabelledSet(labels).pictures().__next__().rgb()
+    first = Subject(tasks=("detection",), base_quality=0).encode(rgb, None)
+    assert base.points[0].num_bytes == pytest.approx(len(first), rel=0.3)
+    assert [one.num_bytes for one in base.points] == sorted({o.num_bytes for o in base.points})
+    assert jpeg.points[0].num_bytes > base.points[0].num_bytes
+    assert "tasks-small (" in found.versions["vcm base"]
+    assert found.curves[0].points[0].scores["mIoU"].low is None  # no draws were asked for
+    assert not found.missing
+
+
+@pytest.mark.weights
 def test_a_plan_names_what_cannot_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     opened = Plan(("hevc", "jpeg"))()
     assert opened.missing == ("HEVC: there is no ffmpeg on the path",)
+    other = Plan(("vcm-base", "jpeg"), judge="vision-1")()
+    assert other.missing == ("vcm base: it brings its own network and cannot be judged by another",)
     assert [one.variant for one in opened.subjects] == ["full size", "reduced to 288"]
     with pytest.raises(RequestError, match="no codec can be run: HEVC"):
         Plan(("hevc",))()

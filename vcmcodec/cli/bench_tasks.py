@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vcmcodec import catalogue
 from vcmcodec.cli import files, options
 
 if TYPE_CHECKING:
@@ -20,7 +21,11 @@ _METRICS = {
     "classification": ("presence",),
 }
 # As in evaluation.task_codecs, which is not imported for `--help`; a test compares them.
-CODECS = ("vcm-base", "vcm-preview", "vcm-picture", "jpeg", "webp", "avif", "jxl", "hevc")
+_FEATURES = tuple(f"vcm-{spec.name}" for spec in catalogue.PROFILES if spec.source == "features")
+CODECS = (
+    *("vcm-base", *_FEATURES, "vcm-preview", "vcm-picture"),
+    *("jpeg", "webp", "avif", "jxl", "hevc"),
+)
 
 
 @click.command("tasks", short_help="Rate against accuracy of detection, areas, presence.")

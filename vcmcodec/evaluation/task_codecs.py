@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from vcmcodec import catalogue
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation.metrics import Pixels
 from vcmcodec.evaluation.rivals import RIVALS, Rival, missing
@@ -247,7 +248,10 @@ LADDERS: dict[str, tuple[float, ...]] = {
 BASE_LADDER = (0.0, 5.0, 10.0, 15.0, 22.0, 30.0, 40.0, 55.0)
 PICTURE_LADDER = (0.0, 10.0, 20.0, 30.0, 42.0, 56.0, 70.0)
 RIVAL_NAMES = tuple(LADDERS)
-OWN_NAMES = ("vcm-base", "vcm-preview", "vcm-picture")
+# Profiles of features have no pixels: their files are only analyzed.
+FEATURE_PROFILES = tuple(spec.name for spec in catalogue.PROFILES if spec.source == "features")
+PIXEL_NAMES = ("vcm-preview", "vcm-picture")
+OWN_NAMES = ("vcm-base", *(f"vcm-{name}" for name in FEATURE_PROFILES), *PIXEL_NAMES)
 
 
 def open_rival(name: str, threads: int) -> PixelCodec | str:

@@ -7,17 +7,24 @@ from pathlib import Path
 
 import numpy as np
 
+from vcmcodec import machine
 from vcmcodec.errors import RequestError, VcmError
 from vcmcodec.evaluation.prediction_cache import PredictionCache
+from vcmcodec.evaluation.subject import Subject
 from vcmcodec.evaluation.task_bench import Lineup
-from vcmcodec.evaluation.task_codecs import BASE_LADDER, OWN_NAMES, open_own, open_rival
+from vcmcodec.evaluation.task_codecs import (
+    BASE_LADDER,
+    OWN_NAMES,
+    PIXEL_NAMES,
+    open_own,
+    open_rival,
+)
 from vcmcodec.evaluation.task_subjects import (
-    BaseSubject,
+    FileSubject,
     Judge,
     PixelSubject,
     TaskSubject,
     Uncompressed,
-    base_analysis,
     open_judge,
 )
 from vcmcodec.vision.network import TASKS
@@ -78,28 +85,39 @@ class Plan:
 
     def _open(
         self, name: str, judge: Judge, cache: PredictionCache
-    ) -> list[PixelSubject] | list[BaseSubject] | str:
+    ) -> list[PixelSubject] | list[FileSubject] | str:
         """Subjects of one codec, or why there are none."""
-        if name == "vcm-base":
-            return self._open_base()
-        if name in OWN_NAMES:
+        if name in PIXEL_NAMES:
             own = open_own(name, self.model, self.base_ladder)
             # Only at full size: a file of ours that was reduced first would not be the product's.
             return [PixelSubject(own, judge, None, cache, ours=True)]
+        if name in OWN_NAMES:
+            return self._open_file(name.removeprefix("vcm-"))
         rival = open_rival(name, self.threads)
         if isinstance(rival, str):
             return rival
         sizes = (None, judge.backend.longer_side)
         return [PixelSubject(rival, judge, size, cache) for size in sizes]
 
-    def _open_base(self) -> list[BaseSubject] | str:
+    def _open_file(self, name: str) -> list[FileSubject] | str:
+        """Our files of the profile `name`, or of the base layer of pictures, without pixels."""
         if self.judge is not None:
-            return "vcm base: it brings the reference network and cannot be judged by another"
+            return f"vcm {name}: it brings its own network and cannot be judged by another"
+        profile = "scene" if name == "base" else name
+        subject = Subject(
+            tasks=("detection",) if name == "base" else self.tasks or TASKS,
+            profile=profile,
+            model=self.model if name == "base" else None,
+        )
         try:
-            subject = BaseSubject(
-                base_analysis(), self.tasks or TASKS, self.base_ladder or BASE_LADDER, self.model
+            opened = FileSubject(
+                f"vcm {name}",
+                machine.analyze,
+                subject,
+                self.tasks or TASKS,
+                self.base_ladder or BASE_LADDER,
             )
-            subject.probe(np.zeros((32, 32, 3), np.uint8))
+            opened.probe(np.zeros((32, 32, 3), np.uint8))
         except VcmError as error:
-            return f"vcm base: {error}"
-        return [subject]
+            return f"vcm {name}: {str(error).split(';')[0]}"
+        return [opened]

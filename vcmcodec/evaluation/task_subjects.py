@@ -16,13 +16,14 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from vcmcodec import pretrained
+from vcmcodec import catalogue, pretrained
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation.labelled import LabelledPicture
 from vcmcodec.evaluation.metrics import Pixels
 from vcmcodec.evaluation.prediction_cache import PredictionCache, key, pixel_hash
 from vcmcodec.evaluation.subject import Subject
 from vcmcodec.evaluation.task_codecs import PixelCodec, own_file
+from vcmcodec.models import find_tasks
 from vcmcodec.vision.backend import PROFILE, Backend, open_backend
 from vcmcodec.vision.geometry import InputGeometry
 from vcmcodec.vision.predictions import DetectedObject, LabelMap, Predictions
@@ -190,7 +191,7 @@ class PixelSubject:
         self.description = codec.description
         self._codec, self._judge, self._longer, self._cache = codec, judge, longer_side, cache
         self._version = codec.version
-        self.version = codec.version or own_version(codec.model)
+        self.version = codec.version or own_version(codec.model, "scene")
         self._source: _Source | None = None
 
     def run(self, picture: LabelledPicture, setting: float) -> Outcome:
@@ -291,59 +292,61 @@ class Uncompressed:
         return rgb, Outcome(len(picture.data), seen)
 
 
-def base_analysis() -> Callable[..., Predictions]:
-    """`vcmcodec.machine.analyze`: results straight from a file's bytes.
-
-    Raises:
-        RequestError: this build does not have it.
-    """
-    import importlib
-
-    try:
-        analyze: Callable[..., Predictions] = importlib.import_module("vcmcodec.machine").analyze
-    except (ModuleNotFoundError, AttributeError):
-        raise RequestError("this version cannot analyze files without decoding pixels") from None
-    return analyze
-
-
-def own_version(model: str | None) -> str:
+def own_version(model: str | None, profile: str) -> str:
     """Our model in words: its name and the start of its weights' hash."""
-    found = pretrained.find(profile=None if model else "scene", model_id=model)
+    found = pretrained.find(profile=profile, model_id=model)
     return f"model {found.id} ({found.sha256[:8]})"
 
 
-class BaseSubject:
-    """Our base layer: a file for machines alone, and results from its bytes without pixels."""
+def _seeing_version(model: str | None, profile: str) -> str:
+    """The same with what looks at the base layer, and the network whose rest it runs."""
+    words = own_version(model, profile)
+    scene = pretrained.find(profile=profile, model_id=model)
+    found = find_tasks(bytes.fromhex(scene.fingerprint)) if profile == "scene" else None
+    if found is None:
+        return words
+    file, facts = found
+    return f"{words}, {file.id} ({file.sha256[:8]}) on network {facts.vision[:8]}"
 
-    codec, variant, ours = "vcm base", FROM_FILE, True
+
+class FileSubject:
+    """Our files for machines alone, and results from their bytes without pixels."""
+
+    variant, ours = FROM_FILE, True
 
     def __init__(
         self,
+        codec: str,
         analyze: Callable[..., Predictions],
+        subject: Subject,
         tasks: tuple[str, ...],
         settings: tuple[float, ...],
-        model: str | None = None,
     ) -> None:
         """Join encoder and analysis.
 
         Args:
+            codec: name in tables.
             analyze: as `vcmcodec.machine.analyze`.
+            subject: profile, model, and the tasks that files are written for.
             tasks: what is asked of every file.
             settings: levels of the base layer, 0 to 100.
-            model: name of our model.
         """
-        self._analyze, self._tasks, self.settings = analyze, tasks, settings
-        self._subject = Subject(tasks=("detection",), model=model)
-        self.version = own_version(model)
-        self.description = f"base layer alone, analyzed for {', '.join(tasks)}"
+        self.codec, self.settings = codec, settings
+        self._analyze, self._subject, self._tasks = analyze, subject, tasks
+        self.version = _seeing_version(subject.model, subject.profile)
+        self.description = (
+            f"profile {subject.profile}, base layer alone, analyzed for {', '.join(tasks)}"
+        )
 
     def run(self, picture: LabelledPicture, setting: float) -> Outcome:
         """See `TaskSubject`."""
         return self._run(picture, setting)[1]
 
     def show(self, picture: LabelledPicture, setting: float) -> tuple[Pixels, Outcome]:
-        """See `TaskSubject`; drawn on the base layer's own preview."""
+        """See `TaskSubject`; drawn on the base layer's preview, or on the picture as given."""
         data, outcome = self._run(picture, setting)
+        if catalogue.profile(self._subject.profile).source == "features":
+            return picture.rgb(), outcome
         return self._subject.decode(data), outcome
 
     def probe(self, rgb: Pixels) -> None:
