@@ -21,7 +21,7 @@ from vcmcodec.bitstream.constants import CELL
 from vcmcodec.bitstream.header import Header
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import RequestError
-from vcmcodec.models import TasksModel, load_tasks
+from vcmcodec.models import TasksModel, find_tasks, load_tasks
 from vcmcodec.nn.feature_transform import SPLIT_STRIDE, level_features
 from vcmcodec.profiles.tiles import Rectangle, expand, tiles
 from vcmcodec.reader import BaseLatent, Reader
@@ -87,6 +87,26 @@ def analyze_reader(
         return _only_present(found, present)
     model = load_tasks(reader.header.fingerprint, device=device)
     return see(reader.latent(groups=groups, device=device), reader.header, model, tasks, score)
+
+
+def shortfalls(reader: Reader, tasks: Collection[str] = TASKS) -> tuple[str, ...]:
+    """Tasks that a file's base layer is coarser than it should be for, one sentence each.
+
+    The results are given all the same; a file for classification alone, say, may miss objects.
+
+    Raises:
+        WeightsError: a tasks model is damaged.
+    """
+    found = find_tasks(reader.header.fingerprint)
+    if found is None:  # features have no base quality
+        return ()
+    needed = found[1].base_quality
+    quality = reader.header.layers[0].rate_level / 100
+    return tuple(
+        f"{task} needs a base quality of {needed[task]:g}, this file has {quality:g}"
+        for task in tasks
+        if needed.get(task, 0.0) > quality
+    )
 
 
 def check_tasks(tasks: Collection[str]) -> None:

@@ -45,10 +45,11 @@ def test_json_tells_results_and_the_bytes_that_were_read(vcm: Run, street: Path)
     (line,) = ran.lines
     found = json.loads(line)
     assert list(found) == [
-        "file", "task", "width", "height", "objects", "classes", "areas", "bytes_read"
+        "file", "task", "width", "height", "objects", "classes", "areas", "bytes_read", "warnings"
     ]  # fmt: skip
     assert (found["width"], found["height"]) == (160, 112)
     assert found["objects"]
+    assert found["warnings"] == []
     assert sum(found["areas"].values()) == pytest.approx(1, abs=1e-3)
 
 
@@ -169,3 +170,17 @@ def test_the_tasks_model_is_listed(vcm: Run, weights: Path) -> None:
     assert (one["profile"], one["default"], one["present"]) == ("tasks", True, True)
     assert one["tasks"] == ["detection", "segmentation", "classification"]
     assert one["path"] == str(weights / "tasks-small.safetensors")
+
+
+def test_a_base_that_is_too_coarse_for_a_task_is_told_of(vcm: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.vcm").write_bytes(vcmcodec.encode(astronaut(), tasks=["classification"]))
+    ran = vcm("analyze", "a.vcm", "--json")
+    assert ran.code == 0
+    assert json.loads(ran.lines[0])["warnings"] == [
+        "detection needs a base quality of 30, this file has 10",
+        "segmentation needs a base quality of 25, this file has 10",
+    ]
+    assert "warning: detection needs" in ran.stderr
+    ran = vcm("analyze", "a.vcm", "--task", "classification")
+    assert (ran.code, ran.stderr) == (0, "")
+    assert vcm("analyze", "a.vcm", "--quiet").stderr == ""

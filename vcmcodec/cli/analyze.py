@@ -77,6 +77,9 @@ class Analysis:
                 files.write_whole(target, data)
         if self._coco is not None:
             self._collect(each, finding)
+        if not self._style.quiet:
+            for warning in finding.warnings:
+                show.complain(f"warning: {warning}", each.name, colour="yellow")
         if self._style.json:
             told = finding.predictions.to_json(each.name, self._settings.task)
             show.json_line(told | finding.facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,12 +61,14 @@ class Finding:
         predictions: the results.
         labels: all names that they may bear.
         facts: for `--json`, beside the results.
+        warnings: one sentence each.
         mask, drawing: None where they were not asked for.
     """
 
     predictions: Predictions
     labels: tuple[str, ...]
     facts: dict[str, Any]
+    warnings: tuple[str, ...]
     mask: bytes | None
     drawing: bytes | None
 
@@ -111,12 +113,14 @@ def in_file(source: str | bytes, settings: Settings, outputs: Outputs) -> Findin
             groups=settings.groups,
             device=settings.device,
         )
-        facts = {"bytes_read": reader.bytes_read}
+        warnings = (*reader.warnings, *machine.shortfalls(reader, settings.tasks))
+        facts = {"bytes_read": reader.bytes_read, "warnings": list(warnings)}
         labels = _labels_of(reader, found, settings.device)
         rgb = None
         if outputs.drawing is not None:
             rgb = _shown(reader, settings)
-    return _finding(found, labels, facts, rgb, outputs)
+    finding = _finding(found, labels, rgb, outputs)
+    return replace(finding, facts=facts, warnings=warnings)
 
 
 def _labels_of(reader: Reader, found: Predictions, device: str) -> tuple[str, ...]:
@@ -159,13 +163,12 @@ def in_picture(
         raise RequestError(f"this network does not do {settings.task}; it does {able}")
     found = backend.predict(picture.rgb, tasks, settings.score)
     rgb = picture.rgb if outputs.drawing is not None else None
-    return _finding(found, backend.labels, {}, rgb, outputs)
+    return _finding(found, backend.labels, rgb, outputs)
 
 
 def _finding(
     found: Predictions,
     labels: tuple[str, ...],
-    facts: dict[str, Any],
     rgb: npt.NDArray[np.uint8] | None,
     outputs: Outputs,
 ) -> Finding:
@@ -176,7 +179,7 @@ def _finding(
         mask = _png(drawing.mask_image(found.label_map))
     if rgb is not None:
         drawn = _png(drawing.draw(rgb, found, labels))
-    return Finding(found, labels, facts, mask, drawn)
+    return Finding(found, labels, {}, (), mask, drawn)
 
 
 def _png(image: Any) -> bytes:
