@@ -138,10 +138,10 @@ def train(
     Raises:
         TrainingError: the loss is not finite or the rate has collapsed.
     """
-    torch.manual_seed(seed)
     backend = open_backend(vision, device=device)
     if not isinstance(backend, ReferenceBackend):
         raise RequestError("a pyramid is trained with a network of the reference kind")
+    torch.manual_seed(seed)  # only now: to load a network for the first time draws numbers too
     network = backend.model.network
     learned = Learned(build(backend, recipe))
     pool = PhotographCrops(data, recipe.crop, upright=True)
