@@ -104,6 +104,19 @@ def test_margins_keep_more_cells_and_together_saves_bytes(labelled: LabelledSet)
     assert one.whole_bytes <= plain.whole_bytes  # an object each: only the labels are saved
 
 
+def test_groups_may_be_what_the_network_finds(
+    labelled: LabelledSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everywhere = [{"label": "dog", "score": 0.9, "box": [16.0, 16.0, 32.0, 48.0]}]
+    monkeypatch.setattr(objects_only, "find_groups", lambda rgb: everywhere)
+    settings = objects_only.ObjectsOnlySettings(groups="auto")
+    content = labelled.annotations[0] | {"bbox": [20, 20, 20, 30]}
+    labelled.annotations = [content]
+    result = objects_only.run(labelled, settings)
+    assert (result.pictures, result.skipped) == (3, 0)  # of any picture that is not all dog
+    assert result.kept_cells == pytest.approx(100 * (6 + 6 + 4) / (70 + 70 + 12))
+
+
 def test_a_set_without_groups_says_so(labelled: LabelledSet, tmp_path: Path) -> None:
     content = json.loads((tmp_path / "set.json").read_text())
     (tmp_path / "none.json").write_text(json.dumps(content | {"annotations": []}))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -61,6 +62,19 @@ class SeeingSpeed:
     environment: Environment
 
 
+@dataclass(frozen=True)
+class _Way:
+    """A file, and a function that looks at it."""
+
+    file: bytes
+    look: Callable[[], Any]
+    has_network: bool = True
+
+    def row(self, name: str, timing: Timing, pixels: int) -> SeeingRow:
+        kmacs = count_kmacs(self.look, pixels)[0] if self.has_network else None
+        return SeeingRow(name, timing, len(self.file), kmacs)
+
+
 def run(
     picture: NamedPicture,
     *,
@@ -93,26 +107,17 @@ def run(
         reduced = ReferenceBackend(vision)
         whole = ReferenceBackend(vision, max(picture.rgb.shape[:2]))
         ways = {
-            BASE: lambda: machine.analyze(data),
-            JPEG: lambda: reduced.predict(_pixels(photo)),
-            JPEG_FULL: lambda: whole.predict(_pixels(photo)),
-            DECODE_BASE: lambda: _latent(data),
-            DECODE_JPEG: lambda: _pixels(photo),
+            BASE: _Way(data, lambda: machine.analyze(data)),
+            JPEG: _Way(photo, lambda: reduced.predict(_pixels(photo))),
+            JPEG_FULL: _Way(photo, lambda: whole.predict(_pixels(photo))),
+            DECODE_BASE: _Way(data, lambda: _latent(data)),
+            DECODE_JPEG: _Way(photo, lambda: _pixels(photo), has_network=False),
         }
         progress(f"timing {len(ways)} ways, {repeats} rounds")
-        timings = measure_rounds(ways, repeats, 2)
+        timings = measure_rounds({name: way.look for name, way in ways.items()}, repeats, 2)
         progress("counting")
-        rows = tuple(
-            SeeingRow(
-                way,
-                timings[way],
-                len(data if way in (BASE, DECODE_BASE) else photo),
-                None if way == DECODE_JPEG else count_kmacs(look, picture.pixels)[0],
-            )
-            for way, look in ways.items()
-        )
-    ours = timings[BASE].median_ms
-    height, width = picture.rgb.shape[:2]
+        rows = tuple(way.row(name, timings[name], picture.pixels) for name, way in ways.items())
+    ours, (height, width) = timings[BASE].median_ms, picture.rgb.shape[:2]
     return SeeingSpeed(
         picture=picture.name,
         height=height,

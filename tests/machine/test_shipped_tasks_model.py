@@ -1,0 +1,90 @@
+"""The tasks model that ships, on real photographs: the base layer tells what the picture tells."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from photographs import whole
+from vcmcodec import edit, machine, models, pretrained
+from vcmcodec.bitstream.container import Container
+from vcmcodec.codec import encode
+from vcmcodec.vision.backend import open_backend
+from vcmcodec.vision.predictions import DetectedObject, Predictions
+from vcmcodec.vision.tasks.boxes import overlaps
+
+SCENE = bytes.fromhex(pretrained.find(profile="scene").fingerprint)
+
+pytestmark = [
+    pytest.mark.weights,
+    pytest.mark.skipif(
+        models.find_tasks(SCENE) is None, reason="no tasks model fits the installed picture model"
+    ),
+]
+
+
+@cache
+def astronaut_file() -> bytes:
+    """For machines alone, at the default level."""
+    return encode(whole("astronaut"), tasks=["detection", "classification", "segmentation"])
+
+
+@cache
+def from_file() -> Predictions:
+    return machine.analyze(astronaut_file())
+
+
+@cache
+def from_picture() -> Predictions:
+    return open_backend().predict(whole("astronaut"))
+
+
+def best_person(found: Predictions) -> DetectedObject:
+    """The surest person."""
+    people = [thing for thing in found.objects or () if thing.label == "person"]
+    assert people, found.objects
+    return people[0]
+
+
+def overlap(one: DetectedObject, other: DetectedObject) -> float:
+    corners = [np.array([[x, y, x + w, y + h]]) for x, y, w, h in (one.box, other.box)]
+    return float(overlaps(*corners)[0, 0])
+
+
+def test_the_person_is_found_where_the_picture_shows_one() -> None:
+    assert 8 * len(astronaut_file()) / (512 * 512) < 0.4
+    assert overlap(best_person(from_file()), best_person(from_picture())) > 0.6
+
+
+def test_what_the_picture_shows_is_known() -> None:
+    assert from_file().classes is not None
+    assert from_file().classes[0].label == "person"  # type: ignore[index]
+
+
+def test_the_areas_are_nearly_those_of_the_picture() -> None:
+    ours, theirs = from_file().label_map, from_picture().label_map
+    assert ours is not None
+    assert theirs is not None
+    assert (ours.labels == theirs.labels).mean() > 0.8
+
+
+def test_classification_alone_takes_no_more_bytes() -> None:
+    alone = encode(whole("astronaut"), tasks=["classification"])
+    assert len(alone) <= len(astronaut_file())
+    found = machine.analyze(alone, tasks=["classification"])
+    assert found.classes is not None
+    assert found.classes[0].label == "person"
+    assert machine.shortfalls(machine.Reader(alone), ["classification"]) == ()
+
+
+def test_the_person_is_found_in_a_file_without_background() -> None:
+    x, y, w, h = best_person(from_picture()).box
+    box = {"label": "person", "box": [x, y, w, h]}
+    file = encode(whole("astronaut"), tasks=["detection"], groups=[box])
+    part = edit.extract(file, groups=["person"])
+    assert len(part) < len(file)
+    assert Container.read(part).header.groups
+    found = machine.analyze(part)
+    assert overlap(best_person(found), best_person(from_picture())) > 0.5
