@@ -34,6 +34,13 @@ def test_help_lists_every_command_with_the_help_of_the_table(vcm: Run) -> None:
     assert "_VCM_COMPLETE" in text
 
 
+@pytest.mark.parametrize("names", [["encode"], ["analyze"], ["bench", "vision"]], ids=" ".join)
+def test_examples_keep_their_lines(names: list[str], vcm: Run) -> None:
+    lines = [line.strip() for line in vcm(*names, "--help").lines]
+    assert not any("\\b" in line for line in lines)
+    assert sum(line.startswith(f"vcm {' '.join(names)} ") for line in lines) >= 2
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_has_help_for_every_option(name: str, vcm: Run) -> None:
     assert vcm(name, "--help").code == 0

@@ -33,6 +33,7 @@ class CommandTable(click.Group):
             if name == cmd_name:
                 found = importlib.import_module(f"vcmcodec.cli.{module}").command
                 assert isinstance(found, click.Command)
+                _keep_examples(found)
                 return found
         return None
 
@@ -40,3 +41,15 @@ class CommandTable(click.Group):
         """Write the table's own short help, where click would import every command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, _, text in self.table])
+
+
+def _keep_examples(command: click.Command) -> None:
+    """Let click see the mark of paragraphs whose lines stay as they are.
+
+    It is a backspace; our docstrings are raw, as linters want them, and hold two characters.
+    """
+    if command.help:
+        command.help = command.help.replace("\\b\n", "\b\n")
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _keep_examples(below)
