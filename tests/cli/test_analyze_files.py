@@ -184,3 +184,21 @@ def test_a_base_that_is_too_coarse_for_a_task_is_told_of(vcm: Run, tmp_path: Pat
     ran = vcm("analyze", "a.vcm", "--task", "classification")
     assert (ran.code, ran.stderr) == (0, "")
     assert vcm("analyze", "a.vcm", "--quiet").stderr == ""
+
+
+def test_several_tasks_may_be_asked_for(vcm: Run, street: Path) -> None:
+    for arguments, task, keys in (
+        (
+            ("--task", "detection,classification"),
+            "detection,classification",
+            {"objects", "classes"},
+        ),
+        (("-t", "segmentation", "-t", "detection"), "segmentation,detection", {"areas", "objects"}),
+        (("--task", "all"), "all", {"objects", "classes", "areas"}),
+        ((), "all", {"objects", "classes", "areas"}),
+    ):
+        found = json.loads(vcm("analyze", street, "--json", *arguments).lines[0])
+        assert found["task"] == task
+        assert keys == found.keys() & {"objects", "classes", "areas"}
+    assert vcm("analyze", street, "--task", "human").code == 2
+    assert vcm("analyze", street, "--task", "detection", "--mask", "m.png").code == 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vcmcodec.cli import batch, files, findings, options, show
-from vcmcodec.cli.findings import TASKS, Finding, Outputs, Settings
+from vcmcodec.cli.findings import ALL, TASKS, Finding, Outputs, Settings
 
 if TYPE_CHECKING:
     from vcmcodec.vision.backend import Backend
@@ -142,10 +142,10 @@ def _targets(
 @click.option(
     "-t",
     "--task",
-    type=click.Choice([*TASKS, "all"]),
-    default="all",
-    show_default=True,
-    help="What to look for.",
+    "tasks",
+    multiple=True,
+    type=options.Names(TASKS, {ALL: TASKS}),
+    help="What to look for.  [default: all]",
 )
 @click.option(
     "-g",
@@ -206,6 +206,7 @@ def command(
     inputs: tuple[str, ...],
     *,
     recursive: bool,
+    tasks: tuple[tuple[str, ...], ...],
     groups: tuple[tuple[str, ...], ...],
     mask: str | None,
     draw: str | None,
@@ -229,9 +230,10 @@ def command(
 
     if given["as_json"] and coco == files.STANDARD:
         raise click.UsageError("standard output takes --json or --coco -, not both")
-    if mask is not None and given["task"] not in ("segmentation", "all"):
+    asked = tuple(dict.fromkeys(options.flat(tasks) or TASKS))
+    if mask is not None and "segmentation" not in asked:
         raise click.UsageError("--mask needs --task segmentation or all")
-    if coco is not None and given["task"] not in ("detection", "all"):
+    if coco is not None and "detection" not in asked:
         raise click.UsageError("--coco needs --task detection or all")
     names = None
     if labels is not None:
@@ -241,7 +243,8 @@ def command(
         groups=options.flat(groups),
         labels=names,
         outputs=_pairs(outputs),
-        **{key: given[key] for key in ("task", "score", "model", "size", "device")},
+        tasks=asked,
+        **{key: given[key] for key in ("score", "model", "size", "device")},
     )
     style = batch.Style(
         what="analyzed",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vcmcodec.vision.predictions import Predictions
 
 TASKS = ("detection", "classification", "segmentation")
+ALL = "all"
 BARS = 20  # characters of a bar that stands for 100 %
 MISSING = "grey"  # what a drawing shows where nothing was decoded
 
@@ -29,7 +30,7 @@ MISSING = "grey"  # what a drawing shows where nothing was decoded
 class Settings:
     """What one run of `vcm analyze` asks for."""
 
-    task: str
+    tasks: tuple[str, ...]
     score: float
     model: str | None
     size: int | None
@@ -40,9 +41,9 @@ class Settings:
     limits: Limits
 
     @property
-    def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that are run."""
-        return TASKS if self.task == "all" else (self.task,)
+    def task(self) -> str:
+        """What is asked for, in one word."""
+        return ALL if set(self.tasks) == set(TASKS) else ",".join(self.tasks)
 
 
 @dataclass(frozen=True)
