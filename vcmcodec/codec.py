@@ -6,7 +6,7 @@ This module knows every room below it but no layer of a network and no byte orde
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from PIL import Image
@@ -14,7 +14,7 @@ from PIL import Image
 from vcmcodec import catalogue, feature_codec, grouping, pixels
 from vcmcodec.bitstream import container as files
 from vcmcodec.bitstream import icc
-from vcmcodec.bitstream.constants import CoderId, Kind, LayerId, TaskId
+from vcmcodec.bitstream.constants import MAX_RATE_LEVEL, CoderId, Kind, LayerId, TaskId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.bitstream.header import Header, LayerInfo, TaskInfo
 from vcmcodec.bitstream.limits import Limits
@@ -40,9 +40,10 @@ from vcmcodec.sources import Openable
 
 if TYPE_CHECKING:
     from vcmcodec.nn.model_tensors import Model
-    from vcmcodec.profiles.scene import Levels
+    from vcmcodec.profiles.scene import Levels, Piece, Tally
     from vcmcodec.vision.backend import Features
 
+OPENING_STEP = 500  # hundredths of quality between two tries for a picture unlike photographs
 MACHINE_TASKS = (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION)
 
 
@@ -92,18 +93,58 @@ def encode_picture(
     levels = _levels(tasks, options, usual)
     target = target_bytes(options, picture.height, picture.width)
     widths = len(LayerId) if levels.people is not None else 1
-    pieces: Iterable[scene.Piece] = scene.analyse(model, source, widths)
 
-    def finish(at: scene.Levels, parts: Iterable[scene.Piece]) -> Encoded:
+    def finish(
+        at: scene.Levels, parts: Iterable[scene.Piece], tally: scene.Tally | None = None
+    ) -> Encoded:
         header = _header(picture, model, plan, tasks, at, source.tile)
-        runs = scene.encode(model, source, parts, at, digest=options.digest)
+        runs = scene.encode(model, source, parts, at, digest=options.digest, tally=tally)
         data = files.write(header, [*named(runs, plan), *_extras(picture, plan, options, header)])
         notes = picture.warnings + (plan.warnings if plan else ())
         return Encoded(data, header, notes)
 
+    def pieces() -> Iterable[scene.Piece]:
+        return scene.analyse(model, source, widths)
+
     if target is None:
-        return finish(levels, pieces)
-    return _search(finish, list(pieces), (levels, usual), tasks, options, target)
+        both = options.base_quality is None and {info.task for info in tasks} == {TaskId.HUMAN}
+        return _encode_open(finish, pieces, levels, both)
+    return _search(finish, list(pieces()), (levels, usual), tasks, options, target)
+
+
+def _encode_open(
+    finish: Callable[[Levels, Iterable[Piece], Tally], Encoded],
+    pieces: Callable[[], Iterable[Piece]], levels: Levels, both: bool,
+) -> Encoded:  # fmt: skip
+    """Encode, at finer levels where the picture is nothing that the model knows.
+
+    Its tables are closed where it is sure of a zero.  In a picture unlike all that it learned this
+    can lose more than the whole file is worth; finer levels close fewer tables (decisions/0006).
+
+    Args:
+        finish: encodes.
+        pieces: analyses the picture, again for every level, so that no large one is held.
+        levels: what was asked for.
+        both: whether base and people have one level.
+    """
+    from vcmcodec.profiles.scene import Levels, Tally
+
+    asked = levels
+    while True:
+        tally = Tally()
+        encoded = finish(levels, pieces(), tally)
+        people = levels.people
+        if people is None or tally.closed <= tally.bits or people == MAX_RATE_LEVEL:
+            break
+        finer = min(people + OPENING_STEP, MAX_RATE_LEVEL)
+        levels = Levels(finer if both else levels.base, finer)
+    if people is None or asked.people is None or people == asked.people:
+        return encoded
+    note = (
+        f"unlike all that the model knows: coded at quality {people / 100:g} instead of"
+        f" {asked.people / 100:g}"
+    )
+    return dataclasses.replace(encoded, warnings=(*encoded.warnings, note))
 
 
 def _default_base_quality(model: Model, tasks: Sequence[TaskInfo]) -> float:

@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 from photographs import coffee, photograph, psnr
 from vcmcodec.codec import EncodeOptions, decode, encode, encode_picture
 from vcmcodec.codec import open as open_file
+from vcmcodec.edit import extract
 from vcmcodec.errors import LimitError, PictureError, RequestError
 
 SIZES = [(1, 1), (1, 400), (400, 1), (2, 2), (15, 17), (16, 16), (17, 16), (16, 17), (31, 33),
@@ -151,3 +152,30 @@ def test_what_is_no_picture_is_refused() -> None:
     file = encode(coffee(40, 60))
     with pytest.raises(LimitError, match="max-pixels"):
         decode(file, limits=Limits(max_pixels=2399))
+
+
+def checks(height: int, width: int) -> np.ndarray:
+    """Red and blue squares of five pixels: the model is sure that no picture is like this."""
+    rows, columns = np.mgrid[:height, :width] // 5
+    return np.where((rows + columns)[..., None] % 2, (255, 0, 0), (0, 0, 255)).astype(np.uint8)
+
+
+def test_what_the_model_rules_out_is_coded_finer_rather_than_lost() -> None:
+    rgb = checks(96, 128)
+    made = encode_picture(rgb, EncodeOptions(quality=60))
+    people = made.header.layers[-1].rate_level
+    assert people > 6000
+    [note] = [text for text in made.warnings if "unlike" in text]
+    assert note.endswith(f"coded at quality {people / 100:g} instead of 60")
+    flat = np.broadcast_to(rgb.mean((0, 1)).round().astype(np.uint8), rgb.shape)
+    assert psnr(np.asarray(decode(made.data)), rgb) > psnr(flat, rgb) + 4
+    # Machines' part is as it is without people, and a wanted size is still a size.
+    assert extract(made.data, tasks=["detection"]) == encode(rgb, tasks=["detection"])
+    assert len(encode(rgb, target_size=2000)) <= 2000
+
+
+def test_a_photograph_is_coded_at_the_level_that_was_asked_for() -> None:
+    for quality in (0, 35, 90):
+        made = encode_picture(coffee(), EncodeOptions(quality=quality))
+        assert made.header.layers[-1].rate_level == 100 * quality
+        assert made.warnings == ()

@@ -66,6 +66,10 @@ class EncodingCoder:
         hand: who owns which cell.
         price: bits that one squared step of error is worth, (channels,); None rounds plainly.
         digests: also hash the symbols of every run.
+
+    Attributes:
+        bits: spent so far, by the integer tables.
+        closed: worth in bits, by `price`, of the error where a table allows zero alone.
     """
 
     exact = True
@@ -83,7 +87,7 @@ class EncodingCoder:
         self.latent, self._hyper, self.tables, self.hand = latent, hyper, tables, hand
         self.runs = {g: RansEncoder(tables) for g in range(hand.groups)}
         self.price, self.digests = price, digests
-        self.bits = 0.0  # by the integer tables
+        self.bits = self.closed = 0.0
         costs = torch.from_numpy(tables.cost_table(RATE_WINDOW)[:SCALE_COUNT])
         self._costs = costs.clamp(max=1e6)
 
@@ -108,7 +112,10 @@ class EncodingCoder:
         """Round the latent around its means and write the symbols."""
         away = self.latent[rows, where] - mean / VALUE_UNIT
         symbols = torch.floor(away + 0.5)
-        symbols[index < self.tables.skip] = 0
+        shut = index < self.tables.skip
+        if self.price is not None:
+            self.closed += _lost(away, symbols, shut, self.price[where])
+        symbols[shut] = 0
         if self.price is not None:
             symbols = self._weigh(away, symbols, index, self.price[where])
         self._push(rows, _integers(symbols), _integers(index))
@@ -131,6 +138,13 @@ class EncodingCoder:
     def finish(self) -> dict[int, bytes]:
         """The bytes of every group's run."""
         return {group: run.finish() for group, run in self.runs.items()}
+
+
+def _lost(away: Tensor, symbols: Tensor, shut: Tensor, price: Tensor) -> float:
+    """Worth of the error that is added where symbols have to be zero."""
+    row, column = ((symbols != 0) & shut).nonzero(as_tuple=True)
+    target, near = away[row, column], symbols[row, column]
+    return float(((target**2 - (target - near) ** 2) * price[column]).sum())
 
 
 class DecodingCoder:

@@ -123,21 +123,41 @@ def analyse(model: Model, source: Source, widths: int) -> Iterator[Piece]:
         yield Piece(number, where, latent.reshape(where.size, -1))
 
 
+class Tally:
+    """What an encoding cost.
+
+    Attributes:
+        bits: of all symbols, by the integer tables.
+        closed: worth in bits, at the Lagrangian's price, of the error that people see where the
+            networks are sure of a zero that is none (decisions/0006).
+    """
+
+    def __init__(self) -> None:
+        self.bits = self.closed = 0.0
+
+    def count(self, coder: EncodingCoder, *, for_people: bool) -> None:
+        """Add what one coder spent and, where people see its values, lost."""
+        self.bits += coder.bits
+        self.closed += RATE_PRICE * coder.closed if for_people else 0.0
+
+
 @torch.inference_mode()
 def encode(
     model: Model, source: Source, pieces: Iterable[Piece], levels: Levels, *, digest: bool = False,
-    coder_class: type[EncodingCoder] | None = None,
+    coder_class: type[EncodingCoder] | None = None, tally: Tally | None = None,
 ) -> list[Substream]:  # fmt: skip
     """Code analysed tiles; `Substream.group` is the group's position.
 
     Args:
         digest: add a hash of the symbols of every layer, group and tile.
         coder_class: what to code with, where it is not `EncodingCoder`.
+        tally: is told what it costs.
     """
     out: list[Substream] = []
+    tally = tally or Tally()
     for piece in pieces:
         made_by = coder_class or EncodingCoder
-        out.extend(_encode_piece(model, source, piece, levels, digest, made_by))
+        out.extend(_encode_piece(model, source, piece, levels, digest, made_by, tally))
     return out
 
 
@@ -160,7 +180,7 @@ def _price(codec: PictureCodec, level: Level, channels: int) -> Tensor:
 
 def _encode_piece(
     model: Model, source: Source, piece: Piece, levels: Levels, digest: bool,
-    coder_class: type[EncodingCoder],
+    coder_class: type[EncodingCoder], tally: Tally,
 ) -> list[Substream]:  # fmt: skip
     codec, shape, base_channels = model.codec, model.codec.latent, model.codec.latent.base_channels
     labels = source.labels[piece.where.slices]
@@ -176,6 +196,8 @@ def _encode_piece(
 
     def close(coder: EncodingCoder, kind: Kind, layer: LayerId) -> None:
         runs = coder.finish()
+        is_replaced = layer == LayerId.BASE and levels.refined
+        tally.count(coder, for_people=levels.people is not None and not is_replaced)
         out.extend(Substream(kind, layer, g, runs[g], piece.number) for g in present)
 
     def close_layer(layer: LayerId) -> None:
