@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vcmcodec.cli import bench_machine, bench_tasks, bench_vision, files, options, show
+from vcmcodec.cli import (
+    bench_machine,
+    bench_pyramid,
+    bench_tasks,
+    bench_vision,
+    files,
+    options,
+    show,
+)
 
 if TYPE_CHECKING:
     from vcmcodec.evaluation.rate_distortion import RateDistortion
@@ -38,6 +46,7 @@ def command() -> None:
 
 command.add_command(bench_vision.command)
 command.add_command(bench_tasks.command)
+command.add_command(bench_pyramid.command)
 command.add_command(bench_machine.analyze_command)
 command.add_command(bench_machine.objects_command)
 
