@@ -90,6 +90,15 @@ PROFILES = (
         (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
         source="features",
     ),
+    ProfileSpec(
+        ProfileId.SEMANTIC,
+        "semantic",
+        "vcmcodec.profiles.semantic",
+        "one generic feature, learned without labels, that serves every task",
+        (LayerId.BASE,),
+        (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
+        source="features",
+    ),
 )
 
 TASKS = (

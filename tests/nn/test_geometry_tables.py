@@ -56,6 +56,16 @@ def test_groups_that_touch_have_different_colours(labels: np.ndarray) -> None:
                 assert (colours[at] != colours[y, x]) or (labels[at] == labels[y, x])
 
 
+@quick
+@given(label_maps, st.integers(1, 3))
+def test_colours_keep_as_far_apart_as_taps_reach(labels: np.ndarray, reach: int) -> None:
+    colours = colour_groups(labels, reach)
+    for y, x in cells(labels):
+        for v, u in cells(labels):
+            if max(abs(v - y), abs(u - x)) <= reach and labels[v, u] != labels[y, x]:
+                assert colours[v, u] != colours[y, x]
+
+
 def test_few_colours_for_many_groups() -> None:
     y, x = np.mgrid[:16, :16]
     squares = (y // 2) * 8 + x // 2  # 64 squares, each touching eight others
@@ -80,14 +90,14 @@ def test_neighbours_are_those_of_the_own_group(labels: np.ndarray, batch: int) -
             assert table[picture * size + row].tolist() == wanted
 
 
-@pytest.mark.parametrize("phases", [2, 4])
+@pytest.mark.parametrize("phases", [1, 2, 4])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (4, 6), (5, 3)])
 def test_phases_cover_every_cell_once(shape: tuple[int, int], phases: int) -> None:
     batch, size = 2, shape[0] * shape[1]
     rows = phase_rows(*shape, phases, batch)
     assert len(rows) == phases
     assert sorted(torch.cat(rows).tolist()) == list(range(batch * size))
-    order = {2: [[0, 1], [1, 0]], 4: [[0, 2], [3, 1]]}[phases]
+    order = {1: [[0, 0], [0, 0]], 2: [[0, 1], [1, 0]], 4: [[0, 2], [3, 1]]}[phases]
     for phase, mine in enumerate(rows):
         assert mine.tolist() == sorted(mine.tolist())
         for row in mine.tolist():

@@ -341,6 +341,23 @@ def test_pictures_come_out_of_folders_shards_and_files(pictures: Path, tmp_path:
     assert list(picture_bytes([pictures / "1.png"])) == folder[1:2]
 
 
+def test_class_masks_beside_pictures_are_never_opened(tmp_path: Path) -> None:
+    import tarfile
+
+    folder = tmp_path / "labelled"
+    folder.mkdir()
+    for name in ("a.webp", "b.jpg", "c.png"):
+        Image.new("RGB", (8, 8)).save(folder / name)
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(b"a mask that must not be read")
+    shard = tmp_path / "shard.tar"
+    with tarfile.open(shard, "w") as out:
+        for path in folder.iterdir():
+            out.add(path, path.name)
+    for source in (folder, shard):
+        assert [name for name, _ in picture_bytes([source])] == ["a.webp", "b.jpg", "c.png"]
+
+
 def test_random_maps_hold_a_few_groups() -> None:
     random = np.random.default_rng(4)
     maps = [random_labels(16, 16, random) for _ in range(100)]

@@ -23,20 +23,21 @@ def part_slices(widths: tuple[int, ...]) -> list[slice]:
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor, masks: Masks) -> Tensor:
-    """3x3 depthwise convolution of (B, H, W, C) inside groups.
+    """Depthwise convolution of (B, H, W, C) inside groups; taps (C, 1, k, k), k odd.
 
     With masks, each colour is convolved alone and kept on its own cells; what other groups hold is
-    multiplied by an exact zero.  Cost grows with the colours, not with the groups.
+    multiplied by an exact zero.  Cost grows with the colours, not with the groups.  The masks must
+    have been drawn for the reach of the taps (`geometry.GroupGeometry`).
     """
     image = x.permute(0, 3, 1, 2)
-    channels = image.shape[1]
+    channels, reach = image.shape[1], weight.shape[-1] // 2
     if masks is None:
-        out = F.conv2d(image, weight, bias, padding=1, groups=channels)
+        out = F.conv2d(image, weight, bias, padding=reach, groups=channels)
         return out.permute(0, 2, 3, 1)
     total = None
     for mask in masks:
         plane = mask.permute(2, 0, 1)
-        one = F.conv2d(image * plane, weight, None, padding=1, groups=channels) * plane
+        one = F.conv2d(image * plane, weight, None, padding=reach, groups=channels) * plane
         total = one if total is None else total + one
     assert total is not None
     return total.permute(0, 2, 3, 1) + bias

@@ -15,24 +15,27 @@ from torch import Tensor
 TAPS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 
 
-def colour_groups(labels: np.ndarray) -> np.ndarray:
-    """Give groups that touch (also at a corner) different colours, greedily.
+def colour_groups(labels: np.ndarray, reach: int = 1) -> np.ndarray:
+    """Give groups that come near each other different colours, greedily.
 
     Args:
         labels: (rows, columns) integers, group position of each cell.
+        reach: cells of two groups are near within so many rows and columns; 1 where they touch,
+            also at a corner.
 
     Returns:
         (rows, columns) int64 colours 0..k-1; k is usually 2 to 4, whatever the number of groups.
     """
     ids, flat = np.unique(labels, return_inverse=True)
     flat = flat.reshape(labels.shape)
+    rows, columns = flat.shape
     touching: list[set[int]] = [set() for _ in ids]
-    for near, far in (
-        (flat[:, 1:], flat[:, :-1]),
-        (flat[1:], flat[:-1]),
-        (flat[1:, 1:], flat[:-1, :-1]),
-        (flat[1:, :-1], flat[:-1, 1:]),
-    ):
+    away = [(y, x) for y in range(reach + 1) for x in range(-reach if y else 1, reach + 1)]
+    for dy, dx in away:
+        if dy >= rows or abs(dx) >= columns:
+            continue
+        near = flat[dy:, max(dx, 0) : columns + min(dx, 0)]
+        far = flat[: rows - dy, max(-dx, 0) : columns - max(dx, 0)]
         differ = near != far
         for a, b in np.unique(np.stack([near[differ], far[differ]], 1), axis=0):
             touching[a].add(int(b))
@@ -47,6 +50,10 @@ def colour_groups(labels: np.ndarray) -> np.ndarray:
 class GroupGeometry:
     """Masks of one rectangle of cells.
 
+    Args:
+        labels: (rows, columns) group position of each cell.
+        reach: cells that a spatial tap may reach away; see `colour_groups`.
+
     Attributes:
         masks16, masks8: one (rows, columns, 1) float tensor a colour at stride 16 and 8, or None
             where the rectangle holds one group only (then no masking is needed at all).
@@ -54,14 +61,14 @@ class GroupGeometry:
         same_y: (rows - 1, columns) bool, likewise downwards.
     """
 
-    def __init__(self, labels: np.ndarray) -> None:
+    def __init__(self, labels: np.ndarray, reach: int = 1) -> None:
         self.rows, self.columns = labels.shape
         self.masks16: tuple[Tensor, ...] | None = None
         self.masks8: tuple[Tensor, ...] | None = None
         self.same_x: Tensor | None = None
         self.same_y: Tensor | None = None
         if labels.size and (labels != labels.flat[0]).any():
-            colours = torch.from_numpy(colour_groups(labels))
+            colours = torch.from_numpy(colour_groups(labels, reach))
             masks = [(colours == c).float()[..., None] for c in range(int(colours.max()) + 1)]
             self.masks16 = tuple(masks)
             self.masks8 = tuple(
@@ -114,14 +121,15 @@ def neighbour_rows(labels: np.ndarray, batch: int = 1) -> Tensor:
 def phase_rows(rows: int, columns: int, phases: int, batch: int = 1) -> tuple[Tensor, ...]:
     """Which cells are coded in which pass.
 
-    Two phases: the checkerboard, even cells first.  Four: one cell of each 2x2 square at a time, in
-    the order top left, bottom right, top right, bottom left, so that three quarters of the cells
-    have neighbours to lean on.
+    One phase: all cells at once.  Two: the checkerboard, even cells first.  Four: one cell of each
+    2x2 square at a time, in the order top left, bottom right, top right, bottom left, so that three
+    quarters of the cells have neighbours to lean on.
 
     Returns:
         One tensor of row numbers a phase (see `neighbour_rows`), in increasing order.
     """
     y, x = np.mgrid[:rows, :columns]
-    which = (y + x) % 2 if phases == 2 else np.array([[0, 2], [3, 1]])[y % 2, x % 2]
+    patterns = {1: y * 0, 2: (y + x) % 2, 4: np.array([[0, 2], [3, 1]])[y % 2, x % 2]}
+    which = patterns[phases]
     which = np.tile(which.reshape(-1), batch)
     return tuple(torch.from_numpy(np.flatnonzero(which == phase)) for phase in range(phases))

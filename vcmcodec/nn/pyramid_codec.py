@@ -112,10 +112,10 @@ class LevelGeometry:
 class FeatureScale(nn.Module):
     """Means of channels and one deviation a level: what makes levels comparable."""
 
-    def __init__(self, shape: PyramidShape) -> None:
+    def __init__(self, names: tuple[str, ...], channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.names = shape.names
-        for name, count in zip(shape.names, shape.channels, strict=True):
+        self.names = names
+        for name, count in zip(names, channels, strict=True):
             self.register_buffer(f"mean_{name}", torch.zeros(count))
             self.register_buffer(f"deviation_{name}", torch.ones(1))
 
@@ -144,7 +144,7 @@ class Fusion(nn.Module):
     def __init__(self, shape: PyramidShape, channels: int) -> None:
         super().__init__()
         self.shape = shape
-        self.scale = FeatureScale(shape)
+        self.scale = FeatureScale(shape.names, shape.channels)
         inputs = {name: shape.of[name] for name in shape.coded}
         self.enter = nn.ModuleDict(
             {
@@ -217,7 +217,7 @@ class Rebuild(nn.Module):
     def __init__(self, shape: PyramidShape, channels: int) -> None:
         super().__init__()
         self.shape = shape
-        self.scale = FeatureScale(shape)
+        self.scale = FeatureScale(shape.names, shape.channels)
         self.enter = nn.Linear(channels, shape.width)
         self.blocks = nn.ModuleList(SlimmableBlock(shape.width) for _ in range(shape.blocks))
         self.levels = nn.ModuleDict({name: RebuiltLevel(shape, name) for name in shape.names})

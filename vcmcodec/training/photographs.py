@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -19,22 +19,36 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".tif", ".tiff", "
 
 
 def picture_bytes(sources: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of every picture in folders, tar shards and single files, in sorted order."""
+    """Name and bytes of every picture in folders, tar shards and single files, in sorted order.
+
+    A PNG beside a picture of the same name is its class mask, and is never opened.
+    """
     for source in sources:
         if source.is_dir():
-            inner = sorted(p for p in source.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
-            for path in inner:
-                yield path.name, path.read_bytes()
+            for name in _pictures(path.name for path in source.iterdir()):
+                yield name, (source / name).read_bytes()
         elif source.suffix == ".tar":
             with tarfile.open(source) as shard:
-                for member in sorted(shard.getmembers(), key=lambda m: m.name):
-                    file = shard.extractfile(member)
-                    if file and Path(member.name).suffix.lower() in PICTURE_SUFFIXES:
-                        yield member.name, file.read()
+                members = {m.name: m for m in shard.getmembers() if m.isfile()}
+                for name in _pictures(members):
+                    file = shard.extractfile(members[name])
+                    if file:
+                        yield name, file.read()
         elif source.is_file():
             yield source.name, source.read_bytes()
         else:
             raise RequestError(f"{source}: no such folder, tar shard or picture")
+
+
+def _pictures(names: Iterable[str]) -> list[str]:
+    """Those of some file names that are pictures and no masks of others, sorted."""
+    found = sorted(name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES)
+    others = {str(Path(n).with_suffix("")) for n in found if Path(n).suffix.lower() != ".png"}
+    return [
+        name
+        for name in found
+        if Path(name).suffix.lower() != ".png" or str(Path(name).with_suffix("")) not in others
+    ]
 
 
 def read_pictures(sources: Sequence[Path], limit: int) -> list[np.ndarray]:
