@@ -95,6 +95,11 @@ class CellGrid:
         """Cells, of all pictures of a batch."""
         return self.neighbours.shape[0]
 
+    def to(self, device: torch.device) -> CellGrid:
+        """The same tables on a device."""
+        phases = {n: tuple(rows.to(device) for rows in each) for n, each in self.phases.items()}
+        return CellGrid(self.neighbours.to(device), phases)
+
 
 class Coder(Protocol):
     """What a traversal asks for values.  `where` names the first channel that is coded."""

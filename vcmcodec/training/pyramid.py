@@ -101,7 +101,7 @@ def code(
     count = levels[first].shape[0]
     device = levels[first].device
     geometry = LevelGeometry(plan.labels, device)
-    grid = cell_grid(plan.labels, codec.latent.phases, count)
+    grid = cell_grid(plan.labels, codec.latent.phases, count).to(device)
     level = Level(plan.level, codec.latent.levels)
     latent = codec.analysis(levels, geometry).reshape(grid.size, -1)
     steps = latent * codec.gains.gain(level, slice(0, latent.shape[1]))
