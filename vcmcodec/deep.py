@@ -88,7 +88,7 @@ def _feature_check(
     spec: catalogue.ProfileSpec, model: Model, header: Header, labels: np.ndarray
 ) -> Check:
     """What decodes the runs of features."""
-    from vcmcodec.feature_codec import place_of
+    from vcmcodec.feature_parts import place_of
 
     module = spec.load()
     place = place_of(header, module, model, labels)

@@ -148,9 +148,16 @@ def group_map(plan: grouping.GroupPlan | None) -> list[Substream]:
 
 
 def choose_tasks(
-    spec: catalogue.ProfileSpec, asked: Sequence[str | TaskId] | None
+    spec: catalogue.ProfileSpec,
+    asked: Sequence[str | TaskId] | None,
+    layer_of: Callable[[str], LayerId] | None = None,
 ) -> tuple[TaskInfo, ...]:
     """The tasks that a file is written for.
+
+    Args:
+        spec: the profile.
+        asked: names or ids; None for all of the profile's.
+        layer_of: the highest layer that a task reads, where that is the profile's to say.
 
     Raises:
         RequestError: an unknown task, none at all, or one that the profile does not serve.
@@ -165,7 +172,8 @@ def choose_tasks(
         if foreign:
             names = ", ".join(sorted(catalogue.task(task).name for task in foreign))
             raise RequestError(f"profile {spec.name} does not serve {names}")
-    return tuple(TaskInfo(task, catalogue.task(task).layer) for task in sorted(chosen))
+    found = [catalogue.task(task) for task in sorted(chosen)]
+    return tuple(TaskInfo(t.id, layer_of(t.name) if layer_of else t.layer) for t in found)
 
 
 def rate_level(name: str, quality: float) -> int:

@@ -34,14 +34,14 @@ from vcmcodec.encoding import (
     search,
     target_bytes,
 )
-from vcmcodec.errors import FormatError, RequestError
+from vcmcodec.errors import RequestError
+from vcmcodec.feature_parts import check_split, hold, layer_of, open_model, served
 from vcmcodec.models import load_model
-from vcmcodec.parts import Choice, Runs
 from vcmcodec.reader import Reader
 from vcmcodec.sources import Openable
 
 if TYPE_CHECKING:
-    from vcmcodec.profiles.features import FeatureSource, Place
+    from vcmcodec.profiles.features import FeatureSource
     from vcmcodec.vision.backend import Features
     from vcmcodec.vision.predictions import Predictions
 
@@ -139,7 +139,7 @@ def encode_picture(
     """
     picture = pixels.read(image, limits)
     spec, module, model = _load(options, device)
-    split = _split(module, model, options.split)
+    split = check_split(module, model, options.split)
     found = module.extract(model, picture.rgb, split, device)
     plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device)
     made = _encode(spec, module, model, found, plan, options)
@@ -167,7 +167,7 @@ def encode_features(
         WeightsError: the model is not there.
     """
     spec, module, model = _load(options, device)
-    split = _split(module, model, options.split or found.split)
+    split = check_split(module, model, options.split or found.split)
     if split != found.split:
         raise RequestError(f"these features are of split point {found.split}, not {split}")
     module.check(model, found)
@@ -184,20 +184,11 @@ def _load(options: EncodeOptions, device: str) -> tuple[catalogue.ProfileSpec, M
     return spec, spec.load(), load_model(spec.name, options.model, device=device)
 
 
-def _split(module: ModuleType, model: Any, asked: str | None) -> str:
-    known: tuple[str, ...] = module.splits(model)
-    if asked is None:
-        return known[0]
-    if asked not in known:
-        raise RequestError(f"the model codes no split point {asked}; it codes {', '.join(known)}")
-    return asked
-
-
 def _encode(
     spec: catalogue.ProfileSpec, module: ModuleType, model: Any, found: Features,
     plan: grouping.GroupPlan | None, options: EncodeOptions,
 ) -> Encoded:  # fmt: skip
-    tasks = choose_tasks(spec, options.tasks)
+    tasks = choose_tasks(spec, options.tasks, layer_of(module, model, found.split))
     level = _level(module, model, found.split, tasks, options)
     target = target_bytes(options, found.geometry.height, found.geometry.width)
     source = _source(module, model, found, plan, tasks)
@@ -269,70 +260,13 @@ def _header(
         tile=0,
         coder=module.CODER,
         tasks=tasks,
-        layers=(LayerInfo(LayerId.BASE, level),),
+        layers=tuple(LayerInfo(i, level) for i in LayerId if i <= max(t.layer for t in tasks)),
         groups=group_table(plan),
         parameters=own.pack(),
     )
 
 
 # ---- decoding
-
-
-@dataclass(frozen=True, eq=False)
-class _Held:
-    """What it takes to decode a file's features."""
-
-    module: ModuleType
-    model: Any
-    place: Place
-    cells: np.ndarray
-    rate_level: int
-    choice: Choice
-    runs: Runs
-
-
-def place_of(header: Header, module: ModuleType, model: Any, cells: np.ndarray) -> Place:
-    """Where the features of a file lie.
-
-    Args:
-        cells: (rows, columns) group position of each cell.
-
-    Raises:
-        FormatError: the parameters are damaged, or features are tiled.
-        RequestError: the model has no such split point.
-    """
-    from vcmcodec.profiles.features import Place, place_groups
-    from vcmcodec.vision.geometry import InputGeometry
-
-    own = FeatureParameters.unpack(header.parameters)
-    if header.tile:
-        raise FormatError("tile", "features are never tiled", stored=header.tile, expected=0)
-    _split(module, model, own.split)
-    geometry = InputGeometry.scaled(
-        header.height, header.width, own.scaled_height, own.scaled_width
-    )
-    labels = place_groups(cells, geometry, module.grid(model, geometry, own.split))
-    groups = max(len(header.group_ids), header.map_labels)
-    return Place(own.split, geometry, labels, groups, own.own)
-
-
-def _hold(reader: Reader, groups: ChosenGroups, device: str) -> _Held:
-    header, parts = reader.header, reader.parts
-    spec = catalogue.profile(header.profile)
-    if spec.source != "features":
-        raise RequestError(f"the file holds a picture (profile {spec.name}), not features")
-    choice = parts.choose(parts.positions(groups), parts.top_layer())
-    data = reader.container.fetch([*parts.maps, *choice.entries], whole_only=True)
-    cells = parts.labels(data)
-    module, model = (
-        spec.load(),
-        load_model(spec.name, fingerprint=header.fingerprint, device=device),
-    )
-    place = place_of(header, module, model, cells)
-    parts.check_runs(choice, place.labels)
-    level = next(info.rate_level for info in header.layers if info.layer == LayerId.BASE)
-    runs = parts.runs(choice, data)
-    return _Held(module, model, place, cells, level, choice, runs)
 
 
 def inspect(
@@ -358,15 +292,15 @@ def inspect(
     """
     from vcmcodec.vision.backend import Features
 
-    held = _hold(reader, groups, device)
     asked = reader.tasks if tasks is None else tuple(catalogue.task(t).name for t in tasks)
+    held = hold(reader, groups, asked, device)
     names = held.module.reads(held.model, held.place.split, asked)
     tensors = held.module.decode(held.model, held.place, held.rate_level, held.runs, names, device)
     network = held.module.network(held.model)
     found = Features(held.place.split, tensors, held.place.geometry, network)
     ids = tuple(reader.header.group_ids[k] for k in sorted(held.choice.layers))
     present = np.isin(held.cells, list(held.choice.layers))
-    return DecodedFeatures(found, ids, present, reader.warnings)
+    return DecodedFeatures(found, ids, present, (*reader.warnings, *held.notes))
 
 
 def decode_features(
@@ -390,8 +324,9 @@ def analyze_reader(
     Returns:
         Results, and the cells (rows, columns) of the groups that were decoded.
     """
+    module, model = open_model(reader, device)
+    if len(set(tasks)) == len(catalogue.profile(reader.header.profile).tasks):
+        tasks = served(reader, tasks, device)  # "all" is all that the file was written for
     decoded = inspect(reader, tasks=tasks, groups=groups, device=device)
-    spec = catalogue.profile(reader.header.profile)
-    model = load_model(spec.name, fingerprint=reader.header.fingerprint, device=device)
-    found = spec.load().predictions(model, decoded.features, tasks, score, device)
+    found = module.predictions(model, decoded.features, tasks, score, device)
     return found, decoded.present

@@ -15,8 +15,11 @@ A profile of features is one module beside this one that provides
     default_quality(model, split, tasks)
                                    -> the lowest quality, 0..100, that serves the tasks
     analyse(model, source)         -> anything: what no rate level changes, tensors checked
+    layer(model, split, task)      -> the highest layer that a task reads; only where a profile has
+                                   more than the base
     encode(model, source, analysed, rate_level, digest=False)
-                                   -> substreams of layer base; `Substream.group` is a position
+                                   -> substreams of the layers that `source.tasks` read;
+                                   `Substream.group` is a position
     decode(model, place, rate_level, runs, names, device)
                                    -> the tensors of `names` alone; () decodes symbols and no more.
                                    Groups without runs are absent: their cells come out as zero
