@@ -231,6 +231,7 @@ enums:
     4: semantic
   coder:
     1: rans_16
+    2: range_static
   layer:
     0: base
     1: mid

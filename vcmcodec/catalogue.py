@@ -99,6 +99,15 @@ PROFILES = (
         (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
         source="features",
     ),
+    ProfileSpec(
+        ProfileId.BOTTLENECK,
+        "bottleneck",
+        "vcmcodec.profiles.bottleneck",
+        "the tensors at a split point of the vision network, each through a small unit",
+        (LayerId.BASE, LayerId.MID, LayerId.FULL),
+        (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
+        source="features",
+    ),
 )
 
 TASKS = (
@@ -108,7 +117,10 @@ TASKS = (
     TaskSpec(TaskId.SEGMENTATION, "segmentation", "a class for every pixel", LayerId.BASE),
 )
 
-CODERS = (CoderSpec(CoderId.RANS_16, "rans-16", "vcmcodec.entropy.rans"),)
+CODERS = (
+    CoderSpec(CoderId.RANS_16, "rans-16", "vcmcodec.entropy.rans"),
+    CoderSpec(CoderId.RANGE_STATIC, "range-static", "vcmcodec.entropy.static"),
+)
 
 
 def profile(key: str | ProfileId) -> ProfileSpec:

@@ -78,6 +78,7 @@ class CoderId(IntEnum):
     """Entropy coder of the runs (§3.9)."""
 
     RANS_16 = 1
+    RANGE_STATIC = 2
 
 
 class Kind(IntEnum):

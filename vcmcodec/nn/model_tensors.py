@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from vcmcodec.entropy.cdf import Tables
 from vcmcodec.errors import WeightsError
 from vcmcodec.nn.integer import WEIGHT_MAX, IntegerLinear
 from vcmcodec.nn.latent_codec import LatentCodec
-from vcmcodec.nn.latent_model import SCALE_COUNT, LatentShape
+from vcmcodec.nn.latent_model import SCALE_COUNT
 from vcmcodec.nn.picture_codec import PictureCodec
 
 FINGERPRINT_BYTES = 8
@@ -49,10 +49,11 @@ class Model(Generic[Codec]):
         self.codec.synthesis.to(device)
 
 
-def fingerprint(symbol_tensors: dict[str, Tensor], shape: LatentShape, binding: str = "") -> bytes:
+def fingerprint(symbol_tensors: Mapping[str, Tensor], shape: Any, binding: str = "") -> bytes:
     """First 8 bytes of SHA-256 over shape, names and little-endian integers, in name order.
 
     Args:
+        shape: a dataclass of numbers and names.
         binding: see `LatentCodec`; hashed before the tensors.
     """
     digest = hashlib.sha256(json.dumps(asdict(shape), sort_keys=True).encode())

@@ -18,6 +18,7 @@ class Vcm(KaitaiStruct):
 
     class Coder(IntEnum):
         rans_16 = 1
+        range_static = 2
 
     class Kind(IntEnum):
         icc = 1

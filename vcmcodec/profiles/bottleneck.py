@@ -1,0 +1,302 @@
+"""The `bottleneck` profile: the tensors at a split point, each through a small unit.
+
+A task that needs fewer tensors than others needs fewer layers of the file: layer `base` holds what
+classification reads, `mid` what segmentation reads besides, `full` the rest (norm §6.2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vcmcodec.bitstream.constants import DIGEST_BYTES, CoderId, Kind, LayerId
+from vcmcodec.bitstream.container import Substream
+from vcmcodec.entropy.cdf import Tables
+from vcmcodec.entropy.static import decode_static, encode_static
+from vcmcodec.errors import FormatError, RequestError
+from vcmcodec.nn import bottleneck_tensors
+from vcmcodec.nn.bottleneck_codec import BottleneckCodec, BottleneckShape, UnitShape, key
+from vcmcodec.nn.bottleneck_tensors import BottleneckModel, join_tables
+from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, LevelGeometry
+from vcmcodec.profiles import features
+from vcmcodec.profiles.features import FeatureSource, Place, Runs
+from vcmcodec.vision.backend import Features
+from vcmcodec.vision.geometry import InputGeometry
+from vcmcodec.vision.network import TASKS, VisionConfig, crossing
+from vcmcodec.vision.predictions import Predictions
+from vcmcodec.vision.split import split_points
+
+NAME = "bottleneck"
+CODER = CoderId.RANGE_STATIC
+SPLITS = ("c4", "c3", "c5", "fpn")  # the first is the default
+LEVELS = 8
+LMBDAS = tuple(0.2 * 200 ** (i / (LEVELS - 1)) for i in range(LEVELS))
+LATENTS = {8: 64, 16: 64, 32: 96}  # coded channels by the tensor's stride
+DEFAULT_QUALITY = 50.0
+# who reads least comes first, so that its part of a file is a prefix of everybody's
+_ORDER = ("classification", "segmentation", "detection")
+
+
+def shape_for(
+    config: VisionConfig, splits: Collection[str] = SPLITS, latents: Mapping[int, int] = LATENTS
+) -> BottleneckShape:
+    """The units for split points of a vision network.
+
+    Args:
+        config: of the network.
+        splits: their names.
+        latents: coded channels by stride of the tensor.
+
+    Raises:
+        RequestError: there is no such split point, or it lies before stride 8.
+    """
+    points, units = split_points(config), []
+    for split in splits:
+        if split not in points or min(points[split].strides.values()) < min(latents):
+            raise RequestError(f"no units for split point {split}; there are {', '.join(SPLITS)}")
+        for name, stride in points[split].strides.items():
+            channels = points[split].channels[name]
+            values = channels * max(1, LATENT_STRIDE // stride) ** 2
+            units.append(UnitShape(split, name, channels, stride, min(latents[stride], values)))
+    return BottleneckShape(tuple(units), LEVELS)
+
+
+def build(shape: BottleneckShape, fingerprint: str) -> BottleneckCodec:
+    """The units, untrained, for the vision network of that fingerprint."""
+    return BottleneckCodec(shape, LMBDAS, fingerprint)
+
+
+def layers_of(split: str) -> tuple[tuple[str, ...], ...]:
+    """Names of the tensors that each layer of a file adds, base first."""
+    layers: list[tuple[str, ...]] = []
+    done: set[str] = set()
+    for count in range(1, len(_ORDER) + 1):
+        names = tuple(n for n in crossing(split, _ORDER[:count]) if n not in done)
+        done |= set(names)
+        if names:
+            layers.append(names)
+    return tuple(layers)
+
+
+def layer(model: BottleneckModel, split: str, task: str) -> LayerId:
+    """The highest layer that a task reads."""
+    wanted = set(crossing(split, [task]))
+    return LayerId(max(i for i, names in enumerate(layers_of(split)) if wanted & set(names)))
+
+
+# ---- what `profiles/features.py` asks of a profile
+
+
+def read_model(tensors: dict[str, Tensor], metadata: dict[str, str]) -> BottleneckModel:
+    """A model from a weight file."""
+    return bottleneck_tensors.unpack(tensors, metadata)
+
+
+def splits(model: BottleneckModel) -> tuple[str, ...]:
+    """Split points that the model codes."""
+    return model.codec.shape.splits
+
+
+def extract(model: BottleneckModel, rgb: np.ndarray, split: str, device: str) -> Features:
+    """Features of a picture (H, W, 3) uint8."""
+    return features.bound_network(model.codec.binding, device).head(rgb, split)
+
+
+def network(model: BottleneckModel) -> str:
+    """Fingerprint of the network whose features these are."""
+    return model.codec.binding
+
+
+def check(model: BottleneckModel, found: Features) -> None:
+    """Raise RequestError where features are of another network."""
+    features.check_network(found, model.codec.binding)
+
+
+def grid(model: BottleneckModel, geometry: InputGeometry, split: str) -> tuple[int, int]:
+    """Rows and columns of the finest latent."""
+    return geometry.padded_height // LATENT_STRIDE, geometry.padded_width // LATENT_STRIDE
+
+
+def reads(model: BottleneckModel, split: str, tasks: Collection[str]) -> tuple[str, ...]:
+    """Names of the tensors that tasks read."""
+    return crossing(split, tasks)
+
+
+def default_quality(model: BottleneckModel, split: str, tasks: Collection[str]) -> float:
+    """The quality that serves the tasks."""
+    return DEFAULT_QUALITY
+
+
+@torch.inference_mode()
+def analyse(model: BottleneckModel, source: FeatureSource) -> dict[str, Tensor]:
+    """The latents (rows, columns, channels) of all tensors that the tasks' layers hold."""
+    place = source.place
+    units = model.codec.shape.of(place.split)
+    names = [name for names in _layers_for(model, source) for name in names]
+    sides = place.geometry.padded_height, place.geometry.padded_width
+    wanted = {}
+    for name in names:
+        stride = units[name].stride
+        wanted[name] = (units[name].channels, sides[0] // stride, sides[1] // stride)
+    features.check_features(source, wanted)
+    return latents_of(model.codec, place.split, {n: source.tensors[n] for n in names}, place.labels)
+
+
+@torch.inference_mode()
+def latents_of(
+    codec: BottleneckCodec, split: str, tensors: Mapping[str, Tensor], labels: np.ndarray
+) -> dict[str, Tensor]:
+    """Latents (rows, columns, channels) of tensors (1, C, h, w), before any gain."""
+    geometry, out = None, {}
+    for name, tensor in tensors.items():
+        unit = codec.unit(split, name)
+        device = unit.mean.device
+        geometry = geometry or LevelGeometry(labels, device)
+        out[name] = unit.analyse(tensor.to(device), geometry)[0]
+    return out
+
+
+@torch.inference_mode()
+def quantise(
+    codec: BottleneckCodec, split: str, name: str, latent: Tensor, rate_level: int
+) -> np.ndarray:
+    """Symbols (rows, columns, channels) int32 of a latent."""
+    steps = codec.unit(split, name).steps(latent, codec.level(rate_level))
+    return torch.floor(steps + 0.5).clamp(-(2.0**30), 2.0**30).to(torch.int32).cpu().numpy()
+
+
+def encode(
+    model: BottleneckModel, source: FeatureSource, analysed: Mapping[str, Tensor], rate_level: int,
+    digest: bool = False,
+) -> list[Substream]:  # fmt: skip
+    """Code the latents: one run a group and layer."""
+    place = source.place
+    symbols = {
+        name: quantise(model.codec, place.split, name, latent, rate_level)
+        for name, latent in analysed.items()
+    }
+    out = []
+    for number, names in enumerate(_layers_for(model, source)):
+        tables = _tables(model, place.split, names, rate_level)
+        for group in np.unique(place.labels).tolist():
+            channels = [
+                channel
+                for name in names
+                for channel in symbols[name][_where(model, place, name, group)].T
+            ]
+            run = encode_static(channels, tables)
+            out.append(Substream(Kind.LATENT, LayerId(number), group, run))
+            if digest:
+                mark = _digest(channels)
+                out.append(Substream(Kind.DIGEST, LayerId(number), group, mark))
+    return out
+
+
+@torch.inference_mode()
+def decode(
+    model: BottleneckModel, place: Place, rate_level: int, runs: Runs,
+    names: Collection[str], device: str = "cpu",
+) -> dict[str, Tensor]:  # fmt: skip
+    """Rebuild the tensors of `names`, (1, C, h, w); zero where nothing was decoded.
+
+    Raises:
+        FormatError: a run or its digest is wrong.
+    """
+    symbols = {
+        name: np.zeros((*_labels(model, place, name).shape, unit.latent), np.int32)
+        for name, unit in model.codec.shape.of(place.split).items()
+    }
+    present: dict[str, list[int]] = {name: [] for name in symbols}
+    for number, group, held in _runs_by_layer(place.split, runs):
+        tables = _tables(model, place.split, held, rate_level)
+        where = {name: _where(model, place, name, group) for name in held}
+        counts = [int(where[n].sum()) for n in held for _ in range(symbols[n].shape[2])]
+        run = runs[Kind.LATENT, LayerId(number), group, 0]
+        channels = decode_static(run, counts, tables)
+        stored = runs.get((Kind.DIGEST, LayerId(number), group, 0))
+        if stored is not None and stored != _digest(channels):
+            raise FormatError(
+                "digest", f"the symbols of layer {LayerId(number).name.lower()} are not the"
+                " encoder's", stored=stored.hex(), expected=_digest(channels).hex(),
+            )  # fmt: skip
+        for name in held:
+            count = symbols[name].shape[2]
+            symbols[name][where[name]] = np.stack(channels[:count], 1)
+            channels = channels[count:]
+            present[name].append(group)
+    geometry = LevelGeometry(place.labels, torch.device(device))
+    return {
+        name: _rebuild(model, place, name, symbols[name], present[name], rate_level, geometry)
+        for name in symbols
+        if name in names
+    }
+
+
+def _rebuild(
+    model: BottleneckModel, place: Place, name: str, symbols: np.ndarray, groups: list[int],
+    rate_level: int, geometry: LevelGeometry,
+) -> Tensor:  # fmt: skip
+    """One tensor of its symbols; zero in cells of groups that are not there."""
+    unit = model.codec.unit(place.split, name)
+    values = torch.from_numpy(symbols).float()[None].to(unit.mean.device)
+    tensor = unit.synthesise(values, model.codec.level(rate_level), geometry)
+    there = np.isin(_labels(model, place, name), groups)
+    if not there.all():
+        if unit.merges:
+            there = there.repeat(2, 0).repeat(2, 1)
+        tensor = tensor * torch.from_numpy(there).to(tensor)
+    return tensor.contiguous()
+
+
+def predictions(
+    model: BottleneckModel, found: Features, tasks: Collection[str], score: float, device: str
+) -> Predictions:
+    """The rest of the vision network."""
+    return features.rest_of_network(found, tasks, score, device)
+
+
+# ---- layers, groups, tables
+
+
+def _layers_for(model: BottleneckModel, source: FeatureSource) -> tuple[tuple[str, ...], ...]:
+    """Tensors of each layer that a source's tasks read."""
+    split = source.place.split
+    top = max(layer(model, split, task) for task in source.tasks or TASKS)
+    return layers_of(split)[: top + 1]
+
+
+def _labels(model: BottleneckModel, place: Place, name: str) -> np.ndarray:
+    """Group position of each position of a tensor's latent; coarse ones are their top left's."""
+    step = model.codec.shape.of(place.split)[name].latent_stride // LATENT_STRIDE
+    return place.labels[::step, ::step]
+
+
+def _where(model: BottleneckModel, place: Place, name: str, group: int) -> np.ndarray:
+    """(rows, columns) bool: positions of a tensor's latent that are a group's."""
+    found: np.ndarray = _labels(model, place, name) == group
+    return found
+
+
+def _tables(model: BottleneckModel, split: str, names: Collection[str], rate_level: int) -> Tables:
+    """One table a channel of all tensors of a layer."""
+    return join_tables([model.tables_of(key(split, name), rate_level) for name in names])
+
+
+def _runs_by_layer(split: str, runs: Runs) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+    """Layer, group position and tensors of each run that is at hand."""
+    for number, names in enumerate(layers_of(split)):
+        for kind, layer_id, group, _ in sorted(runs):
+            if kind == Kind.LATENT and layer_id == number:
+                yield number, group, names
+
+
+def _digest(channels: list[np.ndarray]) -> bytes:
+    """First bytes of the hash of symbols, channel after channel."""
+    found = hashlib.sha256()
+    for channel in channels:
+        found.update(channel.astype("<i4").tobytes())
+    return found.digest()[:DIGEST_BYTES]
