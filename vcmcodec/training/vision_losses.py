@@ -168,15 +168,21 @@ def _ignore(weight: Tensor, centres: Tensor, boxes: Tensor, labels: Tensor) -> N
         weight[inside, label] = 0
 
 
-def segmentation_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(loss against true masks at stride 4, divergence from the teacher at stride 8)."""
+def mask_loss(output: VisionOutput, batch: Batch) -> Tensor:
+    """Cross-entropy against true masks at stride 4; 0 where none is known."""
     assert output.segmentation is not None
     logits = output.segmentation.float()
     fine = functional.interpolate(logits, scale_factor=2, mode="bilinear")
     truth = batch.mask[:, 2::4, 2::4].long()
     balance = logits.new_tensor(PIXEL_WEIGHTS)
-    true_loss = functional.cross_entropy(fine, truth, balance, ignore_index=255, reduction="sum")
-    true_loss = true_loss / balance[truth[truth != 255]].sum().clamp(min=1)
+    loss = functional.cross_entropy(fine, truth, balance, ignore_index=255, reduction="sum")
+    return loss / balance[truth[truth != 255]].sum().clamp(min=1)
+
+
+def segmentation_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(loss against true masks at stride 4, divergence from the teacher at stride 8)."""
+    assert output.segmentation is not None
+    logits = output.segmentation.float()
     teacher = batch.maps["deeplab_logits"].log_softmax(1)
     divergence = functional.kl_div(
         logits.log_softmax(1), teacher, reduction="none", log_target=True
@@ -184,7 +190,7 @@ def segmentation_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tenso
     # where a true mask is known the teacher has a smaller say
     weight = batch.valid * torch.where(batch.mask[:, 4::8, 4::8] == 255, 1.0, 0.3)
     weight = weight * torch.where(teacher.argmax(1) > 0, FOREGROUND, 1.0)
-    return true_loss, (divergence * weight).sum() / weight.sum().clamp(min=1)
+    return mask_loss(output, batch), (divergence * weight).sum() / weight.sum().clamp(min=1)
 
 
 def presence_loss(output: VisionOutput, batch: Batch) -> Tensor:

@@ -1,0 +1,126 @@
+"""`vcm train bottleneck`: teach the units of split points, and write their weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from vcmcodec.cli import options, show
+from vcmcodec.cli.training_view import training_view
+
+_EXISTING = click.Path(exists=True, path_type=Path)
+
+
+@click.command("bottleneck", short_help="Units at split points of the vision network.")
+@click.option(
+    "--data",
+    multiple=True,
+    type=_EXISTING,
+    help="A folder or tar shard of photographs; give it several times.  No label is read.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="COCO JSON of labelled pictures that lie beside it, in place of --data: match its labels.",
+)
+@click.option(
+    "--run",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the run lives: state, log, TensorBoard files.  A run that is there goes on.",
+)
+@click.option("--vision", metavar="ID", help="The vision network.  [default: the installed one]")
+@click.option(
+    "--splits",
+    type=options.CommaList(),
+    default="c4,c3,c5,fpn",
+    show_default=True,
+    help="Split points that get units; the first is the default of the model.",
+)
+@click.option(
+    "--rate",
+    type=click.Choice(["estimator", "l1"]),
+    default="estimator",
+    show_default=True,
+    help="How bits are estimated: by a neural estimator, or by the size of what is coded.",
+)
+@click.option(
+    "--evaluate",
+    multiple=True,
+    type=_EXISTING,
+    help="Pictures to measure on now and then; they are never trained on.",
+)
+@click.option("--steps", type=click.IntRange(2), help="Length of the whole schedule.")
+@click.option("--batch", type=click.IntRange(1), help="Views of a step.")
+@click.option("--until", type=click.IntRange(1), help="Stop, and save, at this step.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--export",
+    "target",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="At the end, freeze the averaged weights, fit the tables, and write them to this folder.",
+)
+@click.option("--crops", type=click.IntRange(1), default=400, show_default=True,
+              help="Views on which the tables are fitted.")  # fmt: skip
+@click.option("--model", default="bottleneck-1", show_default=True, help="Name of the model.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def command(
+    data: tuple[Path, ...], labels: Path | None, folder: Path, *, vision: str | None,
+    splits: tuple[str, ...], rate: str, evaluate: tuple[Path, ...], steps: int | None,
+    batch: int | None, until: int | None, threads: int, device: str, seed: int,
+    target: Path | None, crops: int, model: str, quiet: bool,
+) -> int:  # fmt: skip
+    r"""Teach bottleneck units: rate, and what the rest of the network makes of what comes through.
+
+    \b
+      vcm train bottleneck --data photos/ --run runs/units
+      vcm train bottleneck --labels voc-train.json --run runs/labelled --splits c4
+      vcm train bottleneck --data photos/ --run runs/units --export weights/
+
+    Without labels the results must be those on untouched tensors; with labels, what these say.  The
+    vision network stays as it is, and the model works with that network alone.  The same command
+    goes on where the run stopped; one that has reached its last step only exports.
+    """
+    import numpy as np
+    import torch
+
+    from vcmcodec import catalogue
+    from vcmcodec.training import bottleneck_export, bottleneck_run
+    from vcmcodec.training import export as exporting
+    from vcmcodec.training.bottleneck import BottleneckRecipe
+
+    if bool(data) == (labels is not None):
+        raise click.UsageError("give --data, or --labels, and not both")
+    torch.set_num_threads(threads)
+    recipe = BottleneckRecipe(splits, rate="l1" if rate == "l1" else "estimator")
+    recipe = dataclasses.replace(
+        recipe,
+        steps=recipe.steps if steps is None else steps,
+        batch=recipe.batch if batch is None else batch,
+    )
+    with training_view(recipe.steps, quiet) as view:
+        learned = bottleneck_run.train(
+            data, folder, recipe, view,
+            labels=labels, vision=vision, evaluation=evaluate, seed=seed, until=until,
+            device=device,
+        )  # fmt: skip
+    if target is not None:
+        backend = bottleneck_run.open_network(vision, "cpu")
+        views = bottleneck_run.open_views(data, labels, backend.labels, recipe.crop)
+        images, _ = views(crops, np.random.default_rng(seed + 1))
+        say = (lambda line: None) if quiet else show.say
+        blob, mark = bottleneck_export.export_model(learned.codec, backend.model, images, show=say)
+        exporting.enter(
+            target, model, "bottleneck", blob, mark,
+            splits=list(learned.codec.shape.splits),
+            network=learned.codec.binding,
+            tasks=[catalogue.task(task).name for task in catalogue.profile("bottleneck").tasks],
+            licence="see the model card",
+            card=f"{model}.md",
+        )  # fmt: skip
+    return 0

@@ -1,0 +1,259 @@
+"""`vcm train bottleneck`: the run itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vcmcodec.errors import RequestError, WeightsError
+from vcmcodec.nn.pyramid_codec import LATENT_STRIDE
+from vcmcodec.profiles import bottleneck as profile
+from vcmcodec.training.bottleneck import (
+    BottleneckRecipe,
+    Coded,
+    Draw,
+    Learned,
+    code,
+    crossing_tensors,
+    distortion,
+    draw,
+    going_on,
+    loss,
+    start_at_pca,
+)
+from vcmcodec.training.eyes import Eyes
+from vcmcodec.training.labelled_batches import LabelledBatches
+from vcmcodec.training.loop import Log, Run, TrainingError, schedule
+from vcmcodec.training.photographs import PhotographCrops
+from vcmcodec.training.vision_batches import Batch
+from vcmcodec.vision.backend import ReferenceBackend, open_backend
+
+PCA_CROPS = 64
+REPORT_EVERY, SAVE_EVERY, EVALUATE_EVERY = 50, 500, 1000
+EVALUATED_LEVELS = (0, 2500, 5000, 7500, 10000)
+COLLAPSED_BPP = 1e-5
+SETTLE_RATE = 0.3  # share of the estimator's learning rate while it learns alone
+
+
+def open_network(vision: str | None, device: str) -> ReferenceBackend:
+    """The frozen network.
+
+    Raises:
+        RequestError: it is of another kind.
+        WeightsError: it comes from no weight file, so no model could name it.
+    """
+    backend = open_backend(vision, device=device)
+    if not isinstance(backend, ReferenceBackend):
+        raise RequestError("units are trained with a network of the reference kind")
+    if not backend.model.fingerprint:
+        raise WeightsError("a bottleneck model needs a vision network from a weight file")
+    return backend
+
+
+# So many views as asked for: pictures (N, 3, n, n) in 0..1, and what is known about them.
+Views = Callable[[int, np.random.Generator], tuple[Tensor, Batch | None]]
+
+
+def open_views(
+    data: Sequence[Path], labels: Path | None, names: tuple[str, ...], side: int
+) -> Views:
+    """Views of photographs of which nothing is known, or of labelled pictures.
+
+    Args:
+        data: folders or tar shards of photographs; none where there are labels.
+        labels: COCO JSON of labelled pictures.
+        names: classes of the network.
+        side: of the views in pixels.
+
+    Raises:
+        RequestError: neither or both, or labels of other classes.
+    """
+    if bool(data) == (labels is not None):
+        raise RequestError("give photographs, or labelled pictures, and not both")
+    if labels is None:
+        photographs = PhotographCrops(data, side, upright=True)
+        return lambda count, random: (photographs.batch(count, random), None)
+    labelled = LabelledBatches(labels, names, side)
+
+    def views(count: int, random: np.random.Generator) -> tuple[Tensor, Batch | None]:
+        batch = labelled.batch(count, random)
+        return batch.rgb, batch
+
+    return views
+
+
+@dataclass(frozen=True)
+class _Teaching:
+    """What every step needs besides the run."""
+
+    recipe: BottleneckRecipe
+    learned: Learned
+    eyes: Eyes
+    views: Views
+
+
+def train(
+    data: Sequence[Path],
+    folder: Path,
+    recipe: BottleneckRecipe,
+    show: Callable[[dict[str, float]], None],
+    *,
+    labels: Path | None = None,
+    vision: str | None = None,
+    evaluation: Sequence[Path] = (),
+    evaluated: int = 12,
+    seed: int = 1,
+    until: int | None = None,
+    device: str = "cpu",
+) -> Learned:
+    """Train, or go on where the run in `folder` stopped; the vision network stays as it is.
+
+    Args:
+        data: folders or tar shards of photographs, of which no label is read; none with `labels`.
+        labels: COCO JSON of labelled pictures: what is matched are its labels.
+        vision: name of the vision network; None for the default one.
+        evaluation: pictures that are only ever measured on.
+        evaluated: how many crops of them.
+        until: stop (and save) at this step; by default at the recipe's last.
+
+    Raises:
+        TrainingError: the loss is not finite or the rate has collapsed.
+        RequestError: neither data nor labels, or a split point that cannot be coded.
+    """
+    torch.manual_seed(seed)
+    backend = open_network(vision, device)
+    network = backend.model.network
+    shape = profile.shape_for(network.config, recipe.splits)
+    learned = Learned(profile.build(shape, backend.model.fingerprint))
+    views = open_views(data, labels, backend.labels, recipe.crop)
+    first, _ = views(PCA_CROPS, np.random.default_rng(seed))
+    parts = [part.to(device) for part in torch.split(first, 8)]
+    eyes = Eyes(network, parts)
+    teaching = _Teaching(recipe, learned, eyes, views)
+    if not (folder / "state.json").exists():
+        names = crossing_tensors(network, recipe.splits)
+        seen = [eyes.clean(part).features for part in parts]
+        start_at_pca(learned, [{name: one[name].float().cpu() for name in names} for one in seen])
+    learned.to(device)
+    run = Run(folder, learned, _groups(learned, recipe), average=recipe.average, seed=seed)
+    (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
+    held = _held_out(evaluation, recipe.crop, evaluated)
+    _loop(run, teaching, held, recipe.steps if until is None else min(recipe.steps, until), show)
+    with torch.no_grad():
+        for name, value in learned.named_parameters():
+            value.copy_(run.averaged[name])
+    return learned.cpu()
+
+
+def _held_out(sources: Sequence[Path], crop: int, count: int) -> Tensor | None:
+    """Crops (count, 3, n, n) to measure on, always the same."""
+    if not sources:
+        return None
+    return PhotographCrops(sources, crop, upright=True).batch(count, np.random.default_rng(0))
+
+
+def _groups(learned: Learned, recipe: BottleneckRecipe) -> list[dict[str, object]]:
+    gains = [value for name, value in learned.codec.named_parameters() if ".gains." in name]
+    known = {id(value) for value in gains}
+    maps = [value for value in learned.codec.parameters() if id(value) not in known]
+    return [
+        {"params": maps, "base": recipe.rate_units},
+        {"params": gains, "base": recipe.rate_gains},
+        {"params": list(learned.estimators.parameters()), "base": recipe.rate_estimator},
+    ]
+
+
+def _loop(
+    run: Run, teaching: _Teaching, held: Tensor | None, last: int,
+    show: Callable[[dict[str, float]], None],
+) -> None:  # fmt: skip
+    means: dict[str, float] = {}
+    with closing(Log(run.folder, show)) as log:
+        while run.step < last:
+            share = _step(run, teaching, means)
+            if run.step % REPORT_EVERY == 0:
+                log.report(run.step, **{k: round(v, 5) for k, v in means.items()}, share=share)
+            if run.step % SAVE_EVERY == 0:
+                run.save()
+            if held is not None and (run.step % EVALUATE_EVERY == 0 or run.step == last):
+                with run.with_average():
+                    log.report(run.step, **evaluate(teaching.learned, teaching.eyes, held))
+    run.save()
+
+
+def _step(run: Run, teaching: _Teaching, means: dict[str, float]) -> float:
+    """One step; keeps running means, and returns the share of the learning rates."""
+    recipe, learned, eyes = teaching.recipe, teaching.learned, teaching.eyes
+    plan = draw(recipe, run.random)
+    images, labelled = teaching.views(recipe.batch, run.random)
+    device = eyes.network.mean.device
+    images, labelled = images.to(device), labelled and labelled.to(device)
+    clean = eyes.clean(images)
+    names = learned.codec.shape.of(plan.split)
+    tensors = {name: clean.features[name].float() for name in names}
+    pixels = images.numel() // 3
+    settling = run.step >= recipe.steps * (1 - recipe.settle)
+    if settling:
+        coded, value = _settle(learned, tensors, plan, pixels)
+        share, news = SETTLE_RATE, {}
+    else:
+        coded = code(learned, tensors, plan, noisy=True, l1=recipe.rate == "l1")
+        distance, _ = distortion(eyes, coded, clean, labelled)
+        value = loss(learned.codec, coded, distance, plan, pixels)
+        moving = int(recipe.steps * (1 - recipe.settle))
+        share = schedule(run.step, moving, recipe.warm_up, recipe.last_rate)
+        news = {"loss": value.item(), "distance": float(distance.detach())}
+    run.apply(value, share)
+    news["bpp"] = float(coded.bits.detach()) / pixels
+    for name, new in news.items():
+        means[name] = 0.99 * means.get(name, new) + 0.01 * new
+    if run.step > 10 * recipe.warm_up and means["bpp"] < COLLAPSED_BPP:
+        raise TrainingError(f"step {run.step}: the rate has collapsed to {means['bpp']:.2g} bpp")
+    return share
+
+
+def _settle(
+    learned: Learned, tensors: Mapping[str, Tensor], plan: Draw, pixels: int
+) -> tuple[Coded, Tensor]:
+    """Bits of the units as they are; only the estimator has a gradient."""
+    units = list(learned.codec.parameters())
+    for value in units:
+        value.requires_grad_(False)
+    coded = code(learned, tensors, plan, noisy=False)
+    for value in units:
+        value.requires_grad_(True)
+    return coded, coded.bits / pixels
+
+
+@torch.no_grad()
+def evaluate(learned: Learned, eyes: Eyes, images: Tensor) -> dict[str, float]:
+    """Estimated bits a pixel of the network's input, and distances, at five levels of each split.
+
+    Args:
+        images: (N, 3, H, W) in 0..1, sides multiples of 32.
+    """
+    out: dict[str, float] = {}
+    labels = np.zeros([side // LATENT_STRIDE for side in images.shape[2:]], np.int64)
+    device = eyes.network.mean.device
+    for split in learned.codec.shape.splits:
+        names = learned.codec.shape.of(split)
+        for level in EVALUATED_LEVELS:
+            bits, distances = 0.0, []
+            for part in torch.split(images, 4):
+                clean = eyes.clean(part.to(device))
+                tensors = {name: clean.features[name].float() for name in names}
+                coded = code(learned, tensors, Draw(split, level, labels), noisy=False)
+                distance, _ = eyes.distance(going_on(eyes.network, coded.tensors), clean)
+                bits += float(coded.bits)
+                distances.append(float(distance) * len(part))
+            out[f"bpp_{split}_{level}"] = round(bits / (images.numel() / 3), 5)
+            out[f"distance_{split}_{level}"] = round(sum(distances) / len(images), 4)
+    return out
