@@ -10,6 +10,7 @@ TRAININGS = (
     ("scene", "train_scene", "The picture codec."),
     ("vision", "train_vision", "The vision network."),
     ("pyramid", "train_pyramid", "The codec of a feature pyramid."),
+    ("bottleneck", "train_bottleneck", "Units at split points of the vision network."),
 )
 
 
