@@ -33,7 +33,7 @@ def small_network() -> VisionNetwork:
 def small_transform() -> FeatureTransform:
     """A transform whose every part has a say."""
     torch.manual_seed(1)
-    config = FeatureTransformConfig(channels=CHANNELS, width=16, blocks=1, fine_blocks=1)
+    config = FeatureTransformConfig(channels=CHANNELS, width=16, early=8, unpacked=8)
     transform = FeatureTransform(config)
     for parameter in transform.parameters():
         torch.nn.init.normal_(parameter, std=0.2)

@@ -12,6 +12,8 @@ from vcmcodec.errors import WeightsError
 from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig, level_features
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.task_tensors import KEY, pack, read_facts, unpack
+from vcmcodec.training.tasks import own_stages
+from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 FACTS = {"scene": "0123456789abcdef", "vision": "fedcba9876543210"}
 QUALITY = {"detection": 30.0, "classification": 12.5}
@@ -65,6 +67,20 @@ def test_adapting_makes_the_input_about_normal() -> None:
     scaled = (latent - transform.mean) * transform.scale
     assert scaled.mean(0).abs().max() < 1e-3
     assert (scaled.std(0) - 1).abs().max() < 1e-3
+
+
+def test_it_begins_as_a_copy_of_the_networks_own_stages() -> None:
+    network = VisionNetwork(VisionConfig(blocks=(1, 1, 1, 1))).fold()
+    transform = FeatureTransform()
+    transform.start_from(own_stages(network))
+    halfway = torch.randn(1, 32, 8, 8)
+    with torch.no_grad():
+        early = transform.early(halfway)
+        torch.testing.assert_close(early, network.c2[-1](halfway))
+        split = transform.split(torch.nn.functional.silu(transform.down(early)))
+        torch.testing.assert_close(split, network.c3(early))
+    with pytest.raises(ValueError, match=r"early\.first is"):
+        FeatureTransform(FeatureTransformConfig(early=16)).start_from(own_stages(network))
 
 
 def packed() -> bytes:

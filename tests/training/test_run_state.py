@@ -48,13 +48,13 @@ EYES = VisionConfig(stem=8, c2=8, c3=16, c4=16, c5=16, head=8)
 class Tiny(nn.Module):
     """A codec small enough to be trained in a test, its prior and its feature transform."""
 
-    def __init__(self, split_channels: int = EYES.c3) -> None:
+    def __init__(self, vision: VisionConfig = EYES) -> None:
         super().__init__()
         lmbdas = tuple(0.0006 * 150 ** (i / 7) for i in range(8))
         self.codec = PictureCodec(TRANSFORM, LATENT, lmbdas)
         self.prior = HyperPrior(LATENT.hyper)
         shape = FeatureTransformConfig(
-            base_channels=TRANSFORM.latent[0], channels=split_channels, width=8, blocks=1
+            base_channels=TRANSFORM.latent[0], channels=vision.c3, early=vision.c2, width=8
         )
         self.transform = FeatureTransform(shape)
 
@@ -269,8 +269,10 @@ def test_every_parameter_learns() -> None:
     plan = Draw(2000, 2000, 1, groups * 0, tasks=True)
     outcome = code(tiny.codec, tiny.prior, images, plan, noisy=True)
     assert outcome.base is not None
-    c3 = task_features(tiny.transform, outcome.base, Level(plan.level, 8))
-    away, _ = eyes.distance(eyes.decoded(c3), eyes.clean(images))
+    c2, c3 = task_features(tiny.transform, outcome.base, Level(plan.level, 8))
+    seen = eyes.decoded(c3)
+    seen.features["c2"] = c2
+    away, _ = eyes.distance(seen, eyes.clean(images))
     task_loss(tiny.codec, images, plan, outcome, away, RECIPE).backward()
     for name, value in tiny.named_parameters():
         assert value.grad is not None, name

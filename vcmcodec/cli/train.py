@@ -9,6 +9,7 @@ from vcmcodec.cli.table import CommandTable
 TRAININGS = (
     ("scene", "train_scene", "The picture codec."),
     ("vision", "train_vision", "The vision network."),
+    ("tasks", "train_tasks", "From the base layer to the vision network."),
     ("pyramid", "train_pyramid", "The codec of a feature pyramid."),
     ("bottleneck", "train_bottleneck", "Units at split points of the vision network."),
 )

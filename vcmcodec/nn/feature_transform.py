@@ -1,15 +1,17 @@
 """From the decoded base latent to the tensor at a split point of the vision network.
 
-    latent /16, level, present -> 1x1 -> residual blocks at /16
-                               -> 1x1 to 2x2 -> residual blocks at /8 -> split tensor
+    latent /16, level, present -> 1x1 -> residual block at /16 -> 1x1 to 2x2 -> 3x3 to 2x2 at /8
+        -> residual block at /4 -> 3x3 down -> residual block at /8 = split tensor c3
 
-Plain 3x3 convolutions, no norms: what comes in is scaled channel by channel to about one, and every
-residual branch starts at zero.  Nothing here decides a symbol, so a better transform may replace
-this one without breaking a file.
+What stands before the stage at stride 4 unpacks the latent, which is nearly a linear image of the
+picture; what follows has the shape of the vision network's own stages c2 (its last block) and c3,
+and starts as a copy of them.  No pixel is made.  Nothing here decides a symbol, so a better
+transform may replace this one without breaking a file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,18 +30,20 @@ class FeatureTransformConfig:
     Attributes:
         base_channels: channels of the base latent.
         levels: trained rate levels of the codec that the latent comes from.
-        channels: channels of the split tensor.
-        width: channels of the blocks at stride 16.
+        channels: channels of the split tensor c3, at stride 8.
+        early: channels of the vision network's c2, at stride 4.
+        width: channels of the block at stride 16.
         blocks: residual blocks at stride 16.
-        fine_blocks: residual blocks at stride 8.
+        unpacked: channels at stride 8 on the way to stride 4.
     """
 
     base_channels: int = 64
     levels: int = 8
     channels: int = 64
+    early: int = 32
     width: int = 96
-    blocks: int = 2
-    fine_blocks: int = 1
+    blocks: int = 1
+    unpacked: int = 64
 
 
 def level_features(level: Level, levels: int) -> Tensor:
@@ -52,19 +56,22 @@ def level_features(level: Level, levels: int) -> Tensor:
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the second starts at zero."""
+    """Two 3x3 convolutions beside a shortcut, ReLU inside, SiLU behind."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+        for layer, gain in ((self.first, 1.0), (self.second, 0.2)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+            with torch.no_grad():
+                layer.weight.mul_(gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) to the same shape."""
-        out: Tensor = x + self.second(F.silu(self.first(F.silu(x))))
-        return out
+        return F.silu(x + self.second(F.relu(self.first(x))))
 
 
 class FeatureTransform(nn.Module):
@@ -87,9 +94,11 @@ class FeatureTransform(nn.Module):
         self.level = nn.Linear(config.levels, config.width, bias=False)
         nn.init.zeros_(self.level.weight)
         self.blocks = nn.Sequential(*(_Residual(config.width) for _ in range(config.blocks)))
-        self.split = nn.Conv2d(config.width, 4 * config.channels, 1)
-        self.fine = nn.Sequential(*(_Residual(config.channels) for _ in range(config.fine_blocks)))
-        self.out = nn.Conv2d(config.channels, config.channels, 1)
+        self.spread = nn.Conv2d(config.width, 4 * config.unpacked, 1)
+        self.unpack = nn.Conv2d(config.unpacked, 4 * config.early, 3, padding=1)
+        self.early = _Residual(config.early)
+        self.down = nn.Conv2d(config.early, config.channels, 3, stride=2, padding=1)
+        self.split = _Residual(config.channels)
 
     @torch.no_grad()
     def adapt(self, latent: Tensor) -> None:
@@ -97,6 +106,28 @@ class FeatureTransform(nn.Module):
         flat = latent.reshape(-1, latent.shape[-1])
         self.mean.copy_(flat.mean(0))
         self.scale.copy_(1 / flat.std(0).clamp(min=1e-3))
+
+    @torch.no_grad()
+    def start_from(self, stages: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Copy the vision network's own stages.
+
+        Args:
+            stages: kernel and bias of `early.first`, `early.second`, `down`, `split.first` and
+                `split.second`.
+
+        Raises:
+            ValueError: a kernel is of another shape.
+        """
+        for name, (kernel, bias) in stages.items():
+            layer = self.get_submodule(name)
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            if layer.weight.shape != kernel.shape:
+                raise ValueError(
+                    f"{name} is {tuple(kernel.shape)}, not {tuple(layer.weight.shape)}"
+                )
+            layer.weight.copy_(kernel)
+            layer.bias.copy_(bias)
 
     def forward(self, latent: Tensor, level_features: Tensor, present: Tensor) -> Tensor:
         """Rebuild the split tensor.
@@ -110,9 +141,15 @@ class FeatureTransform(nn.Module):
         Returns:
             (N, channels, 2 * rows, 2 * columns).
         """
+        return self.stages(latent, level_features, present)[1]
+
+    def stages(
+        self, latent: Tensor, level_features: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What is rebuilt at stride 4 (the vision network's c2) and at stride 8 (its c3)."""
         known = (latent - self.mean) * self.scale * present
         x = self.entry(torch.cat((known, present), -1).permute(0, 3, 1, 2))
-        x = x + self.level(level_features.to(x.device)).reshape(-1, self.config.width, 1, 1)
-        fine = F.pixel_shuffle(self.split(self.blocks(x)), LATENT_STRIDE // SPLIT_STRIDE)
-        out: Tensor = self.out(F.silu(self.fine(fine)))
-        return out
+        x = x + self.level(level_features).reshape(-1, self.config.width, 1, 1)
+        x = F.pixel_shuffle(self.spread(self.blocks(x)), 2)
+        early = self.early(F.silu(F.pixel_shuffle(self.unpack(x), 2)))
+        return early, self.split(F.silu(self.down(early)))

@@ -16,7 +16,7 @@ from vcmcodec.vision.network import VisionNetwork, VisionOutput
 from vcmcodec.vision.tasks.detection import flatten_levels
 
 # share of each depth in the distance; the outputs have shares of their own
-DEPTHS = {"c3": 0.5, "c4": 1.0, "c5": 1.0, "p3": 1.0, "p4": 1.0, "p5": 1.0}
+DEPTHS = {"c2": 0.3, "c3": 0.5, "c4": 1.0, "c5": 1.0, "p3": 1.0, "p4": 1.0, "p5": 1.0}
 CLASSES, BOXES, AREAS, PRESENCE = 0.06, 0.15, 0.4, 0.5
 LEAST_SCORE = 0.05
 
@@ -65,11 +65,14 @@ class Eyes(nn.Module):
         """Mean over depths and outputs, about 1 where nothing is known, and its parts."""
         parts: dict[str, Tensor] = {}
         for name in DEPTHS:
+            if name not in seen.features:
+                continue
             away = (seen.features[name].float() - clean.features[name].float()) ** 2
             parts[name] = (away * self.weights[name]).mean()
-        deep = torch.stack([share * parts[name] for name, share in DEPTHS.items()]).sum()
+        deep = torch.stack([DEPTHS[name] * away for name, away in parts.items()]).sum()
+        deep = deep / sum(DEPTHS[name] for name in parts)
         outputs = output_distance(seen.output, clean.output)
-        total = deep / sum(DEPTHS.values()) + torch.stack(list(outputs.values())).sum()
+        total = deep + torch.stack(list(outputs.values())).sum()
         parts |= outputs
         return total, {name: float(value.detach()) for name, value in parts.items()}
 
@@ -119,12 +122,10 @@ def _divergence(logits: Tensor, wanted: Tensor) -> Tensor:
     return cross - own
 
 
-def task_features(
-    transform: FeatureTransform, base: Tensor, level: Level, labels_present: Tensor | None = None
-) -> Tensor:
-    """c3 of decoded base latents (N, rows, columns, base channels) of a rate level."""
-    present = base.new_ones(*base.shape[:3], 1) if labels_present is None else labels_present
-    return transform(base, level_features(level, transform.config.levels), present)
+def task_features(transform: FeatureTransform, base: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    """c2 and c3 of decoded base latents (N, rows, columns, base channels) of a rate level."""
+    present = base.new_ones(*base.shape[:3], 1)
+    return transform.stages(base, level_features(level, transform.config.levels), present)
 
 
 def report_means(means: dict[str, float], parts: Mapping[str, float], decay: float = 0.98) -> None:

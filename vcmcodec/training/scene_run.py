@@ -35,7 +35,8 @@ from vcmcodec.training.scene import (
     parameter_groups,
     task_loss,
 )
-from vcmcodec.vision.network import VisionNetwork
+from vcmcodec.training.tasks import own_stages
+from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 KLT_CROPS = 150
 REPORT_EVERY, SAVE_EVERY, EVALUATE_EVERY = 50, 500, 1500
@@ -46,17 +47,16 @@ COLLAPSED_BPP = 1e-3
 class Learned(nn.Module):
     """Codec, the prior that only training needs, and what takes the base to a vision network."""
 
-    TRANSFORM_WIDTH = 128
-
-    def __init__(self, split_channels: int = 64) -> None:
+    def __init__(self, vision: VisionConfig | None = None) -> None:
         super().__init__()
+        vision = vision or VisionConfig()
         self.codec = profile.build()
         self.prior = HyperPrior(self.codec.latent.hyper)
         shape = FeatureTransformConfig(
             base_channels=self.codec.latent.base_channels,
             levels=self.codec.latent.levels,
-            channels=split_channels,
-            width=self.TRANSFORM_WIDTH,
+            channels=vision.c3,
+            early=vision.c2,
         )
         self.transform = FeatureTransform(shape)
 
@@ -158,7 +158,7 @@ def train(
         TrainingError: the loss is not finite or the rate has collapsed.
     """
     torch.manual_seed(seed)
-    learned = Learned() if vision is None else Learned(vision.config.c3)
+    learned = Learned() if vision is None else Learned(vision.config)
     pool = PhotographCrops(data, recipe.crop)
     if start is not None:
         recipe = dataclasses.replace(recipe, opening=0)
@@ -226,6 +226,7 @@ class Looking:
             PhotographCrops(more, recipe.task_crop, enlarged=1.8, upright=True) if more else None
         )
         random = np.random.default_rng(3)
+        self.network = network
         self.eyes = Eyes(network, [self.batch(4, random) for _ in range(self.CLEAN_BATCHES)])
 
     def batch(self, count: int, random: np.random.Generator) -> Tensor:
@@ -247,6 +248,7 @@ class Looking:
             assert outcome.base is not None
             latents.append(outcome.base.flatten(0, 2))
         learned.transform.adapt(torch.cat(latents))
+        learned.transform.start_from(own_stages(self.network))
 
 
 def _step(
@@ -282,8 +284,10 @@ def _task_step(
     outcome = code(learned.codec, learned.prior, images, plan, noisy=True)
     assert outcome.base is not None
     level = Level(plan.level, learned.codec.latent.levels)
-    c3 = task_features(learned.transform, outcome.base, level)
-    away, parts = looking.eyes.distance(looking.eyes.decoded(c3), looking.eyes.clean(images))
+    c2, c3 = task_features(learned.transform, outcome.base, level)
+    seen = looking.eyes.decoded(c3)
+    seen.features["c2"] = c2
+    away, parts = looking.eyes.distance(seen, looking.eyes.clean(images))
     value = task_loss(learned.codec, images, plan, outcome, away, recipe)
     bits = float(outcome.bits.detach()) * 3 / images.numel()
     third = min(2, plan.level * 3 // (recipe.task_level + 1))  # rates low, middle, high

@@ -1,0 +1,101 @@
+"""`vcm train tasks`: teach the feature transform that takes base layers to the vision network."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from vcmcodec.cli import show
+from vcmcodec.cli.training_view import training_view
+from vcmcodec.errors import RequestError
+
+_PICTURES = click.Path(exists=True, path_type=Path)
+
+
+@click.command("tasks", short_help="From the base layer to the vision network.")
+@click.option("--data", required=True, multiple=True, type=_PICTURES,
+              help="A folder or tar shard of photographs; give it several times.")  # fmt: skip
+@click.option("--objects", multiple=True, type=_PICTURES,
+              help="The same, of objects; they are enlarged.  No label is read.")  # fmt: skip
+@click.option(
+    "--run",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the run lives: checkpoint and log.  A run that is there goes on.",
+)
+@click.option("--scene", metavar="ID", help="The picture model.  [default: the installed one]")
+@click.option("--vision", metavar="ID", help="The vision network.  [default: the installed one]")
+@click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
+@click.option("--minutes", type=click.FloatRange(0.01), help="Stop, and save, after so long.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--export",
+    "target",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="At the end write the averaged weights to this folder and enter them in its manifest.",
+)
+@click.option(
+    "--quality",
+    "qualities",
+    multiple=True,
+    metavar="TASK=Q",
+    help="Lowest quality of the base layer that serves a task, as `vcm bench tasks` found it.",
+)
+@click.option("--model", default="tasks-1", show_default=True, help="Name of the exported model.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def command(
+    data: tuple[Path, ...], objects: tuple[Path, ...], folder: Path, *, scene: str | None,
+    vision: str | None, steps: int | None, minutes: float | None, threads: int, seed: int,
+    target: Path | None, qualities: tuple[str, ...], model: str, quiet: bool,
+) -> int:  # fmt: skip
+    r"""Teach the transform from decoded base layers to a split point of the vision network.
+
+    \b
+      vcm train tasks --data photos/ --objects voc/ --run runs/tasks
+      vcm train tasks --data photos/ --objects voc/ --run runs/tasks --export weights/ \
+          --quality detection=45 --quality segmentation=45 --quality classification=20
+
+    Picture codec and vision network stay as they are; the model works with these two alone.
+    """
+    import torch
+
+    from vcmcodec.training import tasks
+
+    torch.set_num_threads(threads)
+    chosen = _read_qualities(qualities)
+    recipe = tasks.TasksRecipe(seed=seed)
+    recipe = dataclasses.replace(recipe, steps=recipe.steps if steps is None else steps)
+    pair = tasks.Installed.find(scene, vision)
+    trainer = pair.trainer(recipe, tasks.Views(data, objects, recipe.side))
+    with training_view(recipe.steps, quiet) as view:
+        transform = tasks.train_tasks(trainer, folder, minutes=minutes, report=view)
+    if target is not None:
+        path = pair.export(transform, target, model, base_quality=chosen, steps=trainer.step)
+        if not quiet:
+            show.say(f"{path.name}: {path.stat().st_size:,} bytes")
+    return 0
+
+
+def _read_qualities(given: tuple[str, ...]) -> dict[str, float]:
+    """TASK=Q to numbers.
+
+    Raises:
+        RequestError: no such task, or no number from 0 to 100.
+    """
+    from vcmcodec.vision.network import TASKS
+
+    chosen: dict[str, float] = {}
+    for text in given:
+        task, _, number = text.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if task not in TASKS or not 0 <= value <= 100:
+            raise RequestError(f"--quality {text}: write TASK=Q, as detection=45, Q from 0 to 100")
+        chosen[task] = value
+    return chosen

@@ -1,0 +1,316 @@
+"""Training of the feature transform: from base latents to what a vision network sees.
+
+Codec and vision network stand still.  Every step codes views at random levels, now and then with
+groups left out, rebuilds the split tensor from the decoded base latents, and compares what the
+rest of the network makes of it with what it makes of the clean views (`eyes`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vcmcodec import codec, pretrained
+from vcmcodec.errors import RequestError
+from vcmcodec.models import load_model
+from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig, level_features
+from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
+from vcmcodec.pretrained import ModelFile
+from vcmcodec.profiles.scene import NAME as SCENE
+from vcmcodec.reader import Reader
+from vcmcodec.training import tasks_export
+from vcmcodec.training.eyes import Eyes
+from vcmcodec.training.loop import Log, TrainingError
+from vcmcodec.training.muon import MuonAdamW, parameter_groups
+from vcmcodec.training.photographs import PhotographCrops, random_labels
+from vcmcodec.vision import weights
+from vcmcodec.vision.backend import PROFILE as VISION
+from vcmcodec.vision.network import VisionNetwork
+
+CELL = 16
+GREY = 0.45  # of the cells that are not there, in the picture that the network should have seen
+# views (N, 3, H, W) in 0..1 and a rate level -> base latents (N, rows, columns, channels), and
+# the pictures that people would see of them, (N, 3, H, W)
+LatentSource = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+REPORT_EVERY, SAVE_EVERY = 20, 200
+
+
+@dataclass(frozen=True)
+class TasksRecipe:
+    """Numbers of the training.
+
+    Attributes:
+        steps, batch, side: length; views a step; pixels of a view's side.
+        top_quality: highest quality of the base layer that is taught; half of the views are below
+            a third of it, where most machines' files are.
+        dropped: share of the batches in which groups are missing.
+        rate, warmup, decay: step size, steps of growth, share of the steps in which it falls.
+        weight_decay, clip, ema: of the optimiser, of gradients, of the averaged weights.
+        previewed: share of the steps, at the start, in which what is wanted are the features of the
+            base's own picture: all of them can be known, which teaches fast.
+        width, blocks: shape of the transform.
+    """
+
+    steps: int = 3000
+    batch: int = 8
+    side: int = 256
+    top_quality: float = 80.0
+    dropped: float = 0.12
+    rate: float = 3e-3
+    warmup: int = 60
+    decay: float = 0.5
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    ema: float = 0.995
+    previewed: float = 0.3
+    width: int = 96
+    blocks: int = 1
+    seed: int = 1
+
+    def rate_at(self, step: int) -> float:
+        """Step size: growth, level, half a cosine to nothing."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        start = self.steps * (1 - self.decay)
+        done = max(0.0, min(1.0, (step - start) / max(1.0, self.steps - start)))
+        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+class Views:
+    """Square views of photographs and of pictures of objects, which are enlarged at random."""
+
+    def __init__(self, photographs: Sequence[Path], objects: Sequence[Path], side: int) -> None:
+        """Decode all pictures; see `PhotographCrops`."""
+        self.photographs = PhotographCrops(photographs, side, upright=True)
+        self.objects = (
+            PhotographCrops(objects, side, enlarged=1.8, upright=True) if objects else None
+        )
+
+    def batch(self, count: int, random: np.random.Generator) -> Tensor:
+        """(count, 3, side, side): a third of the batches photographs, the rest objects."""
+        if self.objects is None or random.random() < 1 / 3:
+            return self.photographs.batch(count, random)
+        return self.objects.batch(count, random)
+
+
+def own_stages(network: VisionNetwork) -> dict[str, tuple[Tensor, Tensor]]:
+    """Kernels and biases of a folded network's c2 (its last block) and c3, for `start_from`."""
+    block, first, last = network.c2[-1], network.c3[0], network.c3[-1]
+    parts = {
+        "early.first": block.first,
+        "early.second": block.second,
+        "down": first,
+        "split.first": last.first,
+        "split.second": last.second,
+    }
+    return {name: (part.conv.weight, part.conv.bias) for name, part in parts.items()}
+
+
+class TasksTrainer:
+    """Transform, averaged transform, optimiser and the place in the run."""
+
+    def __init__(
+        self,
+        recipe: TasksRecipe,
+        latents: LatentSource,
+        views: Views,
+        vision: VisionNetwork,
+        *,
+        levels: int,
+        base_channels: int,
+        eyes: Eyes | None = None,
+    ) -> None:
+        """Measure how far features and latents spread, and begin with an untaught transform."""
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.latents, self.views, self.step = recipe, latents, views, 0
+        random = np.random.default_rng(recipe.seed)
+        crops = [views.batch(4, random) for _ in range(12)]
+        self.eyes = eyes or Eyes(vision, crops)
+        shape = FeatureTransformConfig(
+            base_channels=base_channels, levels=levels, channels=vision.config.c3,
+            early=vision.config.c2, width=recipe.width, blocks=recipe.blocks,
+        )  # fmt: skip
+        self.transform = FeatureTransform(shape)
+        top = recipe.top_quality * RATE_LEVEL_MAX / 100
+        seen = [latents(crop, int(top * i / len(crops)))[0] for i, crop in enumerate(crops)]
+        self.transform.adapt(torch.cat([latent.flatten(0, 2) for latent in seen]))
+        self.transform.start_from(own_stages(vision))
+        self.average = deepcopy(self.transform).requires_grad_(False)
+        groups = parameter_groups(self.transform, recipe.weight_decay)
+        self.optimiser = MuonAdamW(groups, recipe.rate)
+
+    def train_step(self) -> dict[str, float]:
+        """One step; what it says depends on the recipe's seed and the step alone."""
+        recipe = self.recipe
+        random = np.random.default_rng((recipe.seed, self.step))
+        images = self.views.batch(recipe.batch, random)
+        top = recipe.top_quality * RATE_LEVEL_MAX / 100
+        rate_level = int(top * random.random() * (1.0 if random.random() < 0.5 else 1 / 3))
+        latent, preview = self.latents(images, rate_level)
+        if self.step < recipe.previewed * recipe.steps:
+            images = preview
+        present = torch.ones(*latent.shape[:3], 1)
+        if random.random() < recipe.dropped:
+            labels = random_labels(latent.shape[1], latent.shape[2], random)
+            left = labels != random.integers(labels.max() + 1)
+            present = present * torch.from_numpy(left).float()[None, :, :, None]
+            shown = torch.from_numpy(np.kron(left, np.ones((CELL, CELL)))).float()
+            images = images * shown + GREY * (1 - shown)
+        features = level_features(Level(rate_level, self.transform.config.levels),
+                                  self.transform.config.levels)  # fmt: skip
+        early, split = self.transform.stages(latent * present, features, present)
+        wanted, seen = self.eyes.clean(images), self.eyes.decoded(split)
+        seen.features["c2"] = early
+        distance, parts = self.eyes.distance(seen, wanted)
+        self._descend(distance)
+        third = min(2, int(3 * rate_level / (top + 1)))
+        return {
+            "distance": float(distance.detach()),
+            **parts,
+            f"distance_{third}": float(distance.detach()),
+        }
+
+    def _descend(self, loss: Tensor) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate_at(self.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.transform.parameters(), self.recipe.clip)
+        if not torch.isfinite(norm):
+            raise TrainingError(f"step {self.step}: loss or gradient is not finite")
+        self.optimiser.step()
+        self.step += 1
+        decay = min(self.recipe.ema, (1 + self.step) / (20 + self.step))
+        with torch.no_grad():
+            for old, new in zip(
+                self.average.parameters(), self.transform.parameters(), strict=True
+            ):
+                old.lerp_(new, 1 - decay)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; the file appears whole or not at all."""
+        state = {
+            "transform": self.transform.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "config": asdict(self.transform.config),
+            "step": self.step,
+        }
+        part = path.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint of a transform of the same shape."""
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["config"] != asdict(self.transform.config):
+            raise RequestError(f"{path} is a checkpoint of a transform of another shape")
+        self.transform.load_state_dict(state["transform"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
+
+
+def train_tasks(
+    trainer: TasksTrainer,
+    run: Path,
+    *,
+    minutes: float | None = None,
+    report: Callable[[dict[str, float]], None] = lambda line: None,
+) -> FeatureTransform:
+    """Train, or go on where the run stopped; returns the averaged transform.
+
+    Args:
+        trainer: at its start; the state of an earlier run is loaded into it.
+        run: folder of checkpoint and log.
+        minutes: stop, and save, after so long.
+        report: told the mean of the last steps.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    last = run / "last.pt"
+    if last.exists():
+        trainer.load(last)
+    began, rows = time.monotonic(), list[dict[str, float]]()
+    log = Log(run, report)
+    try:
+        while trainer.step < trainer.recipe.steps:
+            rows.append(trainer.train_step())
+            if trainer.step % REPORT_EVERY == 0:
+                log.report(trainer.step, **_means(rows))
+                rows.clear()
+            if trainer.step % SAVE_EVERY == 0:
+                trainer.save(last)
+            if minutes is not None and time.monotonic() - began > 60 * minutes:
+                break
+    finally:
+        log.close()
+    trainer.save(last)
+    return trainer.average.eval()
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    names = {name for row in rows for name in row}
+    return {
+        name: round(float(np.mean([row[name] for row in rows if name in row])), 4)
+        for name in sorted(names)
+    }
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A picture model and a vision network of this installation.
+
+    Attributes:
+        scene, vision: their lines of the manifest.
+    """
+
+    scene: ModelFile
+    vision: ModelFile
+
+    @classmethod
+    def find(cls, scene: str | None = None, vision: str | None = None) -> Installed:
+        """Look both up by their names, or take the defaults."""
+        return cls(
+            pretrained.find(profile=SCENE, model_id=scene),
+            pretrained.find(profile=VISION, model_id=vision),
+        )
+
+    def trainer(self, recipe: TasksRecipe, views: Views) -> TasksTrainer:
+        """A trainer over real files: what is coded is decoded from its bytes."""
+        shape = load_model(SCENE, self.scene.id).codec.latent
+        network = weights.load(pretrained.checked_path(self.vision)).network
+        return TasksTrainer(
+            recipe, self.latents, views, network,
+            levels=shape.levels, base_channels=shape.base_channels,
+        )  # fmt: skip
+
+    def latents(self, images: Tensor, rate_level: int) -> tuple[Tensor, Tensor]:
+        """Write the base layer of each view to a file, and decode its latent and its picture."""
+        found, seen = [], []
+        for rgb in (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy():
+            quality = rate_level * 100 / RATE_LEVEL_MAX
+            data = codec.encode(rgb, tasks=["detection"], base_quality=quality, model=self.scene.id)
+            with Reader(data) as reader:
+                found.append(reader.latent().latent)
+            shown = np.asarray(codec.decode(data).convert("RGB"))
+            seen.append(torch.from_numpy(shown.copy()).permute(2, 0, 1).float() / 255)
+        return torch.stack(found).clone(), torch.stack(seen)  # no tensor of inference mode
+
+    def export(
+        self, transform: FeatureTransform, folder: Path, model_id: str, *,
+        base_quality: dict[str, float], steps: int,
+    ) -> Path:  # fmt: skip
+        """Write a transform as a tasks model; returns the weight file's path."""
+        return tasks_export.export(
+            transform, folder, model_id, scene=self.scene.fingerprint,
+            vision=self.vision.fingerprint, base_quality=base_quality, facts={"steps": steps},
+        )  # fmt: skip
