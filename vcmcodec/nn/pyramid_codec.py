@@ -38,6 +38,9 @@ from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.transforms import merge_2x2, split_2x2
 
 LATENT_STRIDE = 16  # pixels of the network's input
+# Scale of the latent at the start of training: makes the first maps about orthonormal, so that the
+# optimiser's steps, which have the size of the learning rate, are small beside their entries.
+LATENT_UNIT = 16.0
 STRIDES = (8, 16, 32)  # of a level, in terms of the same pixels
 
 

@@ -16,9 +16,16 @@ from torch import Tensor
 from vcmcodec.bitstream.constants import CoderId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.nn import model_tensors
+from vcmcodec.nn.gain import Level
 from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.model_tensors import Model
-from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, LevelGeometry, PyramidCodec, PyramidShape
+from vcmcodec.nn.pyramid_codec import (
+    LATENT_STRIDE,
+    LATENT_UNIT,
+    LevelGeometry,
+    PyramidCodec,
+    PyramidShape,
+)
 from vcmcodec.profiles import base_layer, features
 from vcmcodec.profiles.features import FeatureSource, Place, Runs
 from vcmcodec.vision.backend import Features
@@ -33,6 +40,7 @@ SPLIT = "fpn"
 LEVELS = 8
 DEFAULT_QUALITY = 50.0
 LMBDAS = tuple(0.2 * 200 ** (i / (LEVELS - 1)) for i in range(LEVELS))
+RATE_WEIGHT = 3.0  # of the error, where rounding weighs bits; 1 is the loss's own (decisions/0008)
 LATENT = LatentShape(
     slices=(16, 48, 128), phases=(4, 2, 2), layers=(0, 0, 0), hyper=8, levels=LEVELS
 )
@@ -132,6 +140,18 @@ def latent_of(
     return model.codec.analysis(levels, LevelGeometry(labels, device))[0].cpu()
 
 
+def price(codec: PyramidCodec, rate_level: int) -> Tensor:
+    """Bits that one squared step of error is worth in each channel, for `EncodingCoder`.
+
+    A step s of a channel costs lmbda (s / LATENT_UNIT)**2 over the number of levels, exactly so
+    where training starts and nearly so later.
+    """
+    level = Level(rate_level, codec.latent.levels)
+    step = codec.gains.inverse(level, slice(None)) / LATENT_UNIT
+    pixels = LATENT_STRIDE**2
+    return RATE_WEIGHT * codec.lmbda(level) * pixels / len(codec.shape.names) * step**2
+
+
 def encode(
     model: Model[PyramidCodec], source: FeatureSource, analysed: Tensor, rate_level: int,
     digest: bool = False,
@@ -139,8 +159,9 @@ def encode(
     """Code the latent; one run a group."""
     place = source.place
     return base_layer.encode_base(
-        model, analysed, place.labels, place.groups, rate_level, digest=digest
-    )
+        model, analysed, place.labels, place.groups, rate_level, digest=digest,
+        price=price(model.codec, rate_level),
+    )  # fmt: skip
 
 
 @torch.inference_mode()

@@ -19,6 +19,7 @@ from vcmcodec.nn.gain import LOG_UNIT, RATE_LEVEL_MAX, Level
 from vcmcodec.nn.latent_codec import cell_grid
 from vcmcodec.nn.pyramid_codec import (
     LATENT_STRIDE,
+    LATENT_UNIT,
     LevelGeometry,
     PyramidCodec,
     RebuiltLevel,
@@ -29,9 +30,6 @@ from vcmcodec.training.coder import SCALE_FIRST, SCALE_RATIO, HyperPrior, Traini
 from vcmcodec.training.photographs import random_labels
 
 Levels = Mapping[str, Tensor]
-# Scale of the latent: makes the first maps about orthonormal, so that the optimiser's steps, which
-# have the size of the learning rate, are small beside their entries.
-UNIT = 16.0
 
 
 @dataclass(frozen=True)
@@ -164,12 +162,12 @@ def start_at_pca(codec: PyramidCodec, samples: Sequence[Levels]) -> None:
         assert isinstance(enter, nn.Linear)
         enter.weight.zero_()
         enter.bias.zero_()
-        enter.weight[:count] = part * (UNIT * weights[name])
-        _leave(codec, name, part.T / (UNIT * weights[name]))
-    latent = joined.float() @ (UNIT * basis.T)
+        enter.weight[:count] = part * (LATENT_UNIT * weights[name])
+        _leave(codec, name, part.T / (LATENT_UNIT * weights[name]))
+    latent = joined.float() @ (LATENT_UNIT * basis.T)
     for name in set(shape.names) - set(shape.coded):
         _regress(codec, name, latent, samples)
-    _start_levels(codec, UNIT * deviation)
+    _start_levels(codec, LATENT_UNIT * deviation)
 
 
 def _rows(level: Tensor) -> Tensor:
@@ -211,12 +209,14 @@ def _regress(codec: PyramidCodec, name: str, latent: Tensor, samples: Sequence[L
 def _start_levels(codec: PyramidCodec, deviation: Tensor) -> None:
     """Gains that are best for an orthonormal transform at each lmbda, and tables to go with them.
 
-    A step of s costs lmbda (s / UNIT)**2 / (12 levels) a coefficient, and saves log2(s) / 256 bits
-    a pixel.
+    A step of s costs lmbda (s / LATENT_UNIT)**2 / (12 levels) a coefficient, and saves
+    log2(s) / 256 bits a pixel.
     """
     for number, lmbda in enumerate(codec.lmbdas):
         pixels = LATENT_STRIDE**2
-        step = UNIT * math.sqrt(1.2 * 6 * len(codec.shape.names) / (pixels * math.log(2) * lmbda))
+        step = LATENT_UNIT * math.sqrt(
+            1.2 * 6 * len(codec.shape.names) / (pixels * math.log(2) * lmbda)
+        )
         codec.gains.log_gain[number] = -math.log2(step) * LOG_UNIT
         codec.gains.log_inverse[number] = math.log2(step) * LOG_UNIT
         scale = (deviation / step * 0.6).clamp(min=SCALE_FIRST)

@@ -218,7 +218,9 @@ def count_symbols(
             labels = random_labels(side, side, random)
         latent = latent_of(model, levels_of(network, crop[None]), labels)
         level = int(random.integers(RATE_LEVEL_MAX + 1))
-        encode_base(model, latent, labels, int(labels.max()) + 1, level, coder_class=counter)
+        worth = profile.price(model.codec, level)
+        groups = int(labels.max()) + 1
+        encode_base(model, latent, labels, groups, level, price=worth, coder_class=counter)
     return counts
 
 
