@@ -76,6 +76,14 @@ def encode_picture(
         return feature_codec.encode_picture(
             image, options, groups=groups, device=device, limits=limits
         )
+    return _encode_scene(spec, image, options, groups, device, limits)
+
+
+def _encode_scene(
+    spec: catalogue.ProfileSpec, image: pixels.Source, options: EncodeOptions,
+    groups: Groups | None, device: str, limits: Limits | None,
+) -> Encoded:  # fmt: skip
+    """Encode a picture as a picture."""
     from vcmcodec.profiles import scene
 
     if options.split is not None:

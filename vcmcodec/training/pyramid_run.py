@@ -143,12 +143,9 @@ def train(
         raise RequestError("a pyramid is trained with a network of the reference kind")
     torch.manual_seed(seed)  # only now: to load a network for the first time draws numbers too
     network = backend.model.network
-    learned = Learned(build(backend, recipe))
     pool = PhotographCrops(data, recipe.crop, upright=True)
-    if not (folder / "state.json").exists():
-        crops = pool.batch(PCA_CROPS, np.random.default_rng(seed))
-        samples = [_cpu(levels_of(network, part)) for part in torch.split(crops, 8)]
-        start_at_pca(learned.codec, samples)
+    fresh = not (folder / "state.json").exists()
+    learned = _begin(backend, recipe, pool, seed, fresh=fresh)
     learned = learned.to(device)
     rates = Rates(
         recipe.rate_transforms, recipe.rate_integers, recipe.rate_tables, recipe.rate_gains
@@ -175,6 +172,19 @@ def train(
         for name, value in learned.named_parameters():
             value.copy_(run.averaged[name])
     return learned.cpu()
+
+
+def _begin(
+    backend: ReferenceBackend, recipe: PyramidRecipe, pool: PhotographCrops, seed: int, *,
+    fresh: bool,
+) -> Learned:  # fmt: skip
+    """The networks, at their start where the run is a fresh one."""
+    learned = Learned(build(backend, recipe))
+    if fresh:
+        crops = pool.batch(PCA_CROPS, np.random.default_rng(seed))
+        parts = torch.split(crops, 8)
+        start_at_pca(learned.codec, [_cpu(levels_of(backend.model.network, p)) for p in parts])
+    return learned
 
 
 def _cpu(levels: Levels) -> dict[str, Tensor]:
