@@ -33,6 +33,7 @@ from vcmcodec.nn.transforms import merge_2x2, split_2x2
 
 MAX_PARAMETERS = 600_000  # of one unit
 MAX_LEVELS = 64
+MAX_LAYERS = 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class UnitShape:
         channels: of that tensor.
         stride: picture pixels a cell of that tensor, 8, 16 or 32.
         latent: channels that are coded.
+        layer: of a file that holds it, 0 for the base.
     """
 
     split: str
@@ -52,6 +54,7 @@ class UnitShape:
     channels: int
     stride: int
     latent: int
+    layer: int = 0
 
     @property
     def latent_stride(self) -> int:
@@ -79,6 +82,12 @@ class BottleneckShape:
     def of(self, split: str) -> dict[str, UnitShape]:
         """Units of a split point by the tensor's name."""
         return {unit.name: unit for unit in self.units if unit.split == split}
+
+    def layers(self, split: str) -> tuple[tuple[str, ...], ...]:
+        """Names of the tensors that each layer of a file adds, base first."""
+        units = self.of(split).values()
+        count = 1 + max(unit.layer for unit in units)
+        return tuple(tuple(u.name for u in units if u.layer == i) for i in range(count))
 
 
 def key(split: str, name: str) -> str:
@@ -208,6 +217,10 @@ class BottleneckCodec(nn.Module):
         """Raise WeightsError where units cannot be built or are too large."""
         if not 2 <= self.shape.levels <= MAX_LEVELS or len(self.lmbdas) != self.shape.levels:
             raise WeightsError(f"{self.shape.levels} rate levels, {len(self.lmbdas)} weights")
+        for split in self.shape.splits:
+            layers = self.shape.layers(split)
+            if len(layers) > MAX_LAYERS or not all(layers):
+                raise WeightsError(f"split point {split} has layers {layers}")
         for name, unit in self.units.items():
             assert isinstance(unit, Unit)
             if unit.shape.stride not in STRIDES:

@@ -58,10 +58,12 @@ def shape_for(
     for split in splits:
         if split not in points or min(points[split].strides.values()) < min(latents):
             raise RequestError(f"no units for split point {split}; there are {', '.join(SPLITS)}")
+        layers = layers_for(split)
         for name, stride in points[split].strides.items():
             channels = points[split].channels[name]
             values = channels * max(1, LATENT_STRIDE // stride) ** 2
-            units.append(UnitShape(split, name, channels, stride, min(latents[stride], values)))
+            width = min(latents[stride], values)
+            units.append(UnitShape(split, name, channels, stride, width, layers[name]))
     return BottleneckShape(tuple(units), LEVELS)
 
 
@@ -70,22 +72,20 @@ def build(shape: BottleneckShape, fingerprint: str) -> BottleneckCodec:
     return BottleneckCodec(shape, LMBDAS, fingerprint)
 
 
-def layers_of(split: str) -> tuple[tuple[str, ...], ...]:
-    """Names of the tensors that each layer of a file adds, base first."""
-    layers: list[tuple[str, ...]] = []
-    done: set[str] = set()
+def layers_for(split: str) -> dict[str, int]:
+    """The layer of each tensor of a split point: what fewer tasks read comes first."""
+    layers: dict[str, int] = {}
     for count in range(1, len(_ORDER) + 1):
-        names = tuple(n for n in crossing(split, _ORDER[:count]) if n not in done)
-        done |= set(names)
-        if names:
-            layers.append(names)
-    return tuple(layers)
+        number = 1 + max(layers.values(), default=-1)
+        added = [name for name in crossing(split, _ORDER[:count]) if name not in layers]
+        layers |= dict.fromkeys(added, number)
+    return layers
 
 
 def layer(model: BottleneckModel, split: str, task: str) -> LayerId:
     """The highest layer that a task reads."""
-    wanted = set(crossing(split, [task]))
-    return LayerId(max(i for i, names in enumerate(layers_of(split)) if wanted & set(names)))
+    units = model.codec.shape.of(split)
+    return LayerId(max(units[name].layer for name in crossing(split, [task])))
 
 
 # ---- what `profiles/features.py` asks of a profile
@@ -211,7 +211,7 @@ def decode(
         for name, unit in model.codec.shape.of(place.split).items()
     }
     present: dict[str, list[int]] = {name: [] for name in symbols}
-    for number, group, held in _runs_by_layer(place.split, runs):
+    for number, group, held in _runs_by_layer(model, place.split, runs):
         tables = _tables(model, place.split, held, rate_level)
         where = {name: _where(model, place, name, group) for name in held}
         counts = [int(where[n].sum()) for n in held for _ in range(symbols[n].shape[2])]
@@ -266,7 +266,7 @@ def _layers_for(model: BottleneckModel, source: FeatureSource) -> tuple[tuple[st
     """Tensors of each layer that a source's tasks read."""
     split = source.place.split
     top = max(layer(model, split, task) for task in source.tasks or TASKS)
-    return layers_of(split)[: top + 1]
+    return model.codec.shape.layers(split)[: top + 1]
 
 
 def _labels(model: BottleneckModel, place: Place, name: str) -> np.ndarray:
@@ -286,9 +286,11 @@ def _tables(model: BottleneckModel, split: str, names: Collection[str], rate_lev
     return join_tables([model.tables_of(key(split, name), rate_level) for name in names])
 
 
-def _runs_by_layer(split: str, runs: Runs) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+def _runs_by_layer(
+    model: BottleneckModel, split: str, runs: Runs
+) -> Iterator[tuple[int, int, tuple[str, ...]]]:
     """Layer, group position and tensors of each run that is at hand."""
-    for number, names in enumerate(layers_of(split)):
+    for number, names in enumerate(model.codec.shape.layers(split)):
         for kind, layer_id, group, _ in sorted(runs):
             if kind == Kind.LATENT and layer_id == number:
                 yield number, group, names
