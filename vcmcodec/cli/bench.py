@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vcmcodec.cli import (
+    bench_bottleneck,
     bench_machine,
     bench_pyramid,
     bench_tasks,
@@ -47,6 +48,7 @@ def command() -> None:
 command.add_command(bench_vision.command)
 command.add_command(bench_tasks.command)
 command.add_command(bench_pyramid.command)
+command.add_command(bench_bottleneck.command)
 command.add_command(bench_machine.analyze_command)
 command.add_command(bench_machine.objects_command)
 
