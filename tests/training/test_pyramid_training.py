@@ -129,8 +129,8 @@ def test_an_exported_pyramid_codes_what_training_estimates(
 
 def test_ablations_have_the_levels_that_are_asked_for() -> None:
     backend = pyramid_model.backend()
-    codec = pyramid_run.build(backend, PyramidRecipe(levels=("c5", "p3")))
-    assert codec.shape.names == codec.shape.coded == ("p3", "c5")
+    codec = pyramid_run.build(backend, PyramidRecipe(levels=("p5", "p3")))
+    assert codec.shape.names == codec.shape.coded == ("p3", "p5")
     assert codec.shape.mixing == ()
     joined = pyramid_run.build(backend, PyramidRecipe(interleaved=False))
     assert not joined.shape.interleaved

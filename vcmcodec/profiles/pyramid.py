@@ -49,7 +49,8 @@ LATENT = LatentShape(
 def shape_for(config: VisionConfig, **changes: bool | int) -> PyramidShape:
     """The shape of a codec for the pyramid of a vision network.
 
-    The coarsest pyramid level is derived; every finer one helps the next coarser one.
+    The coarsest pyramid level is derived where something else as coarse is coded, as c5; else
+    nothing would tell of it.  Every finer level helps the next coarser one.
 
     Args:
         config: of the network.
@@ -59,11 +60,13 @@ def shape_for(config: VisionConfig, **changes: bool | int) -> PyramidShape:
     names = sorted(point.channels, key=lambda name: (point.strides[name], name))
     levels = sorted((n for n in names if n.startswith("p")), key=lambda n: point.strides[n])
     mixing = tuple((coarse, fine) for fine, coarse in pairwise(levels))
+    as_coarse = [name for name in names if point.strides[name] == point.strides[levels[-1]]]
+    derived = levels[-1] if len(as_coarse) > 1 else None
     return PyramidShape(
         names=tuple(names),
         channels=tuple(point.channels[name] for name in names),
         strides=tuple(point.strides[name] for name in names),
-        coded=tuple(name for name in names if name != levels[-1]),
+        coded=tuple(name for name in names if name != derived),
         mixing=mixing,
         **changes,  # type: ignore[arg-type]
     )
