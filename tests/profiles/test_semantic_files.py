@@ -71,7 +71,7 @@ def test_the_feature_comes_back_better_at_higher_quality(found: Features) -> Non
         data = encode(found, quality=quality)
         back = vcmcodec.decode_features(data)
         assert back.geometry == found.geometry
-        assert back.tensors["c3"].min() >= 0
+        assert back.tensors["c3"].shape == true.shape
         sizes.append(len(data))
         errors.append(float((back.tensors["c3"] - true).square().mean() / true.var()))
     assert sizes == sorted(sizes)

@@ -20,7 +20,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcmcodec.errors import WeightsError
@@ -89,7 +88,7 @@ class SemanticAnalysis(nn.Module):
 
 
 class SemanticSynthesis(nn.Module):
-    """g_s: latent (B, h, w, channels) -> feature (B, C, 2 h, 2 w), never negative."""
+    """g_s: latent (B, h, w, channels) -> feature (B, C, 2 h, 2 w)."""
 
     def __init__(self, shape: SemanticShape, channels: int) -> None:
         super().__init__()
@@ -107,7 +106,7 @@ class SemanticSynthesis(nn.Module):
         x = split_2x2(self.leave(x))
         for block in self.fine:
             x = block(x, geometry.masks8)
-        return F.relu(self.scale.restore(FEATURE, x))  # as the network's own feature
+        return self.scale.restore(FEATURE, x)
 
 
 class SemanticCodec(LatentCodec):

@@ -18,9 +18,10 @@ from vcmcodec.bitstream.constants import CoderId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.errors import RequestError, WeightsError
 from vcmcodec.nn import model_tensors
+from vcmcodec.nn.gain import Level
 from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.model_tensors import Model
-from vcmcodec.nn.pyramid_codec import LATENT_STRIDE
+from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, LATENT_UNIT
 from vcmcodec.nn.semantic_codec import FEATURE, SemanticCodec, geometry_of
 from vcmcodec.profiles import base_layer, features
 from vcmcodec.profiles.features import FeatureSource, Place, Runs
@@ -37,6 +38,7 @@ SPLIT = FEATURE
 LEVELS = 8
 DEFAULT_QUALITY = 50.0
 LMBDAS = tuple(0.2 * 200 ** (i / (LEVELS - 1)) for i in range(LEVELS))
+RATE_WEIGHT = 3.0  # of the error, where rounding weighs bits; as for pyramids (decisions/0008)
 LATENT = LatentShape(
     slices=(16, 48, 96), phases=(2, 2, 2), layers=(0, 0, 0), hyper=8, levels=LEVELS
 )
@@ -167,6 +169,17 @@ def latent_of(codec: SemanticCodec, feature: Tensor, labels: np.ndarray) -> Tens
     return latent[0].cpu()
 
 
+def price(codec: SemanticCodec, rate_level: int) -> Tensor:
+    """Bits that one squared step of error is worth in each channel, for `EncodingCoder`.
+
+    A step s of a channel costs lmbda (s / LATENT_UNIT)**2, exactly so where training starts and
+    nearly so later.
+    """
+    level = Level(rate_level, codec.latent.levels)
+    step = codec.gains.inverse(level, slice(None)) / LATENT_UNIT
+    return RATE_WEIGHT * codec.lmbda(level) * LATENT_STRIDE**2 * step**2
+
+
 def encode(
     model: SemanticModel, source: FeatureSource, analysed: Tensor, rate_level: int,
     digest: bool = False,
@@ -174,8 +187,9 @@ def encode(
     """Code the latent; one run a group."""
     place = source.place
     return base_layer.encode_base(
-        model.coding, analysed, place.labels, place.groups, rate_level, digest=digest
-    )
+        model.coding, analysed, place.labels, place.groups, rate_level, digest=digest,
+        price=price(model.coding.codec, rate_level),
+    )  # fmt: skip
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ from torch import Tensor
 from vcmcodec.nn.gain import LOG_UNIT, RATE_LEVEL_MAX, Level
 from vcmcodec.nn.interactions import GATED
 from vcmcodec.nn.latent_codec import cell_grid
-from vcmcodec.nn.pyramid_codec import LATENT_STRIDE
+from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, LATENT_UNIT
 from vcmcodec.nn.semantic_codec import FEATURE, SemanticCodec, geometry_of
 from vcmcodec.nn.transforms import merge_2x2
 from vcmcodec.profiles.base_layer import code_base
@@ -32,7 +32,6 @@ from vcmcodec.vision.generic import GenericNetwork
 
 # share of each depth in the error
 DEPTHS = {FEATURE: 0.5, "c4": 0.25, "c5": 0.25}
-UNIT = 16.0  # scale of the latent, as in `training/pyramid.py`
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,13 @@ class HeadsRecipe:
     """Numbers of the heads' training.
 
     Attributes:
-        side, batch: of the views.
+        sides: of the square views, pixels; one is drawn every step.
+        batch: pictures of a step.
         detection, box, masks, presence: weights of what labels say.
         soft: weight of what the reference network says, 0 for none.
     """
 
-    side: int = 256
+    sides: tuple[int, ...] = (224, 256, 288, 320, 352)
     batch: int = 12
     steps: int = 8000
     warm_up: int = 200
@@ -121,8 +121,6 @@ class HeadsRecipe:
     masks: float = 1.5
     presence: float = 0.12
     soft: float = 2.0
-    mosaic: float = 0.15
-    zoom: tuple[float, float] = (0.8, 1.8)
 
 
 @dataclass(frozen=True)
@@ -217,20 +215,21 @@ def start_at_pca(codec: SemanticCodec, samples: Sequence[Tensor]) -> None:
         linear.weight.zero_()
         linear.bias.zero_()
     size = flat.shape[1] ** -0.5
-    analysis.enter.weight[:count] = basis * (UNIT * size)
+    analysis.enter.weight[:count] = basis * (LATENT_UNIT * size)
     kept = min(count, synthesis.enter.weight.shape[0])
     synthesis.enter.weight[:kept, :kept] = torch.eye(kept)
-    synthesis.leave.weight[:, :kept] = basis[:kept].T / (UNIT * size)
-    _start_levels(codec, UNIT * deviation)
+    synthesis.leave.weight[:, :kept] = basis[:kept].T / (LATENT_UNIT * size)
+    _start_levels(codec, LATENT_UNIT * deviation)
 
 
 def _start_levels(codec: SemanticCodec, deviation: Tensor) -> None:
     """Gains that are best for an orthonormal transform at each lmbda, and tables to go with them.
 
-    A step of s costs lmbda (s / UNIT)**2 / 12 a coefficient, and saves log2(s) / 256 bits a pixel.
+    A step of s costs lmbda (s / LATENT_UNIT)**2 / 12 a coefficient, and saves log2(s) / 256 bits
+    a pixel.
     """
     for number, lmbda in enumerate(codec.lmbdas):
-        step = UNIT * math.sqrt(1.2 * 6 / (LATENT_STRIDE**2 * math.log(2) * lmbda))
+        step = LATENT_UNIT * math.sqrt(1.2 * 6 / (LATENT_STRIDE**2 * math.log(2) * lmbda))
         codec.gains.log_gain[number] = -math.log2(step) * LOG_UNIT
         codec.gains.log_inverse[number] = math.log2(step) * LOG_UNIT
         scale = (deviation / step * 0.6).clamp(min=SCALE_FIRST)

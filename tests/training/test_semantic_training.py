@@ -1,0 +1,303 @@
+"""The three stages of `semantic`: what each learns, what it may read, and what comes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import semantic_model
+from photographs import NAMES, astronaut, photograph
+from vcmcodec import models
+from vcmcodec.errors import RequestError
+from vcmcodec.feature_codec import EncodeOptions, encode_picture
+from vcmcodec.machine import analyze
+from vcmcodec.nn.interactions import PLAIN
+from vcmcodec.profiles import semantic as profile
+from vcmcodec.training import (
+    export,
+    semantic_features,
+    semantic_heads,
+    semantic_probe,
+    semantic_run,
+)
+from vcmcodec.training.semantic import (
+    CodecRecipe,
+    Draw,
+    FeaturesRecipe,
+    HeadsRecipe,
+    code,
+    start_at_pca,
+)
+from vcmcodec.vision.labels import VOC
+from vcmcodec.vision.network import VisionNetwork
+
+FEATURES = FeaturesRecipe(
+    crop=64, batch=4, steps=10, warm_up=2, queue=16, points=3, refresh=4, filter_from=0.3
+)
+CODEC = CodecRecipe(crop=64, batch=2, steps=12, warm_up=3)
+HEADS = HeadsRecipe(sides=(64, 96), batch=2, steps=6, warm_up=2)
+opened: list[str] | None = None
+
+
+def _listen(event: str, details: tuple[object, ...]) -> None:
+    if opened is not None and event == "open":
+        opened.append(str(details[0]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profile, "LATENT", semantic_model.LATENT)
+        patch.setattr(semantic_run, "PCA_CROPS", 24)
+        patch.setattr(semantic_run, "LONGER_SIDE", 128)
+        patch.setattr(semantic_features, "CALIBRATION", 2)
+        patch.setattr(semantic_heads, "CALIBRATION", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tar of photographs and their class masks, with labels beside it."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(3)
+    images, annotations = [], []
+    with tarfile.open(folder / "photos.tar", "w") as shard:
+        for number in range(10):
+            name = f"p{number}"
+            top, left = (int(v) for v in rng.integers(0, 60, 2))
+            picture = Image.fromarray(photograph(NAMES[number % 4], 112, 144, top, left))
+            picture.save(folder / f"{name}.webp")
+            Image.fromarray(rng.integers(0, 21, (112, 144)).astype(np.uint8)).save(
+                folder / f"{name}.png"
+            )
+            for suffix in ("webp", "png"):
+                shard.add(folder / f"{name}.{suffix}", f"{name}.{suffix}")
+                (folder / f"{name}.{suffix}").unlink()
+            about = {"file_name": f"{name}.webp", "mask": f"{name}.png", "tar": "photos.tar"}
+            images.append({"id": number, "width": 144, "height": 112, **about})
+            what = {"category_id": 1 + number % 3, "bbox": [20, 20, 60, 50], "iscrowd": 0}
+            annotations.append({"id": number, "image_id": number, **what})
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(VOC)]
+    labels = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "labels.json").write_text(json.dumps(labels))
+    return folder
+
+
+def no_news(line: dict[str, float]) -> None:
+    assert all(np.isfinite(value) for value in line.values())
+
+
+def learn_features(pictures: Path, folder: Path, **changes: object) -> None:
+    until = changes.pop("until", None)
+    recipe = dataclasses.replace(FEATURES, **changes)  # type: ignore[arg-type]
+    semantic_features.train(
+        [pictures / "photos.tar"], folder, recipe, no_news,
+        config=semantic_model.CONFIG, until=until,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def learn_codec(pictures: Path, folder: Path, until: int | None = None) -> semantic_run.Learned:
+    data = [pictures / "photos.tar"]
+    return semantic_run.train(data, folder, CODEC, no_news, until=until)
+
+
+@pytest.fixture(scope="module")
+def stages(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Features and codec of a small run, and every file and member that they opened."""
+    global opened
+    folder = tmp_path_factory.mktemp("run")
+    taken: list[str] = []
+    extract = tarfile.TarFile.extractfile
+    sys.addaudithook(_listen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            tarfile.TarFile,
+            "extractfile",
+            lambda self, member: (
+                taken.append(getattr(member, "name", member)) or extract(self, member)
+            ),
+        )
+        opened = taken
+        try:
+            learn_features(pictures, folder)
+            learn_codec(pictures, folder)
+        finally:
+            opened = None
+    return folder, taken
+
+
+def test_no_label_is_opened_before_the_heads(
+    stages: tuple[Path, list[str]], pictures: Path
+) -> None:
+    """Checklist A1: pictures alone, though masks and labels lie beside them."""
+    _, taken = stages
+    read = {Path(name).name for name in taken if Path(name).parent in (pictures, Path("."))}
+    assert read == {"photos.tar", *(f"p{number}.webp" for number in range(10))}
+
+
+def test_features_resume_to_the_step(
+    stages: tuple[Path, list[str]], pictures: Path, tmp_path: Path
+) -> None:
+    """Queue, hot boxes, key encoder and random numbers included."""
+    learn_features(pictures, tmp_path, until=5)
+    learn_features(pictures, tmp_path)
+    whole = semantic_run.read_network(stages[0] / "features.safetensors").state_dict()
+    parts = semantic_run.read_network(tmp_path / "features.safetensors").state_dict()
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_the_codec_resumes_to_the_step(
+    stages: tuple[Path, list[str]], pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "features.safetensors").write_bytes(
+        (stages[0] / "features.safetensors").read_bytes()
+    )
+    learn_codec(pictures, tmp_path, until=5)
+    parts = learn_codec(pictures, tmp_path).state_dict()
+    whole = semantic_run.read_codec(stages[0])[0].state_dict()
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_a_stage_needs_the_one_before(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="run --stage features first"):
+        learn_codec(pictures, tmp_path)
+    learn_features(pictures, tmp_path, until=0)
+    with pytest.raises(RequestError, match="run --stage codec first"):
+        semantic_heads.train(pictures / "labels.json", tmp_path, HEADS, no_news)
+
+
+def test_a_codec_of_other_features_is_refused(
+    stages: tuple[Path, list[str]], pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "codec.safetensors").write_bytes((stages[0] / "codec.safetensors").read_bytes())
+    learn_features(pictures, tmp_path, until=1)
+    with pytest.raises(RequestError, match="run --stage codec again"):
+        semantic_run.read_codec(tmp_path)
+
+
+def test_the_start_is_a_transform_codec() -> None:
+    """Principal components carry most of the feature through without a step of training."""
+    network = semantic_model.network()
+    torch.manual_seed(2)
+    pictures = [torch.rand(2, 3, 128, 160) for _ in range(3)]
+    samples = [semantic_run.features_of(network, one) for one in pictures]
+    codec = semantic_run.build(network, "0" * 16, CODEC)
+    start_at_pca(codec, samples)
+    plan = Draw(10000, np.zeros((8, 10), np.int64))
+    learned = semantic_run.Learned(codec)
+    with torch.no_grad():
+        back, bits = code(codec, learned.prior, samples[0], plan, noisy=False)
+    wrong = (back - samples[0]).square().mean() / samples[0].var((0, 2, 3)).mean()
+    assert float(wrong) < 0.6
+    assert float(bits) > 0
+
+
+def test_ablations_build_what_they_say(stages: tuple[Path, list[str]]) -> None:
+    network = semantic_run.read_network(stages[0] / "features.safetensors")
+    usual = semantic_run.build(network, "", CODEC)
+    plain = semantic_run.build(network, "", dataclasses.replace(CODEC, kind=PLAIN))
+    once = semantic_run.build(network, "", dataclasses.replace(CODEC, checkerboard=False))
+    assert plain.macs() == pytest.approx(usual.macs(), rel=0.01)
+    assert set(usual.latent.phases) == {2}
+    assert set(once.latent.phases) == {1}
+    assert once.macs() == usual.macs()
+
+
+@pytest.fixture(scope="module")
+def heads(
+    stages: tuple[Path, list[str]], pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """The third stage of the same run, exported and installed in a folder."""
+    torch.manual_seed(8)
+    teacher = VisionNetwork(semantic_model.CONFIG).fold().requires_grad_(False)
+    weights = tmp_path_factory.mktemp("weights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(semantic_heads, "reference", lambda name, device: teacher)
+        semantic_heads.train(pictures / "labels.json", stages[0], HEADS, no_news)
+    data = [pictures / "photos.tar"]
+    blob, mark, encoder = semantic_heads.export_model(
+        stages[0], data, crops=10, crop=96, show=lambda line: None
+    )
+    export.enter(weights, "tiny", "semantic", blob, mark, network=encoder, licence="none")
+    return weights, mark
+
+
+def test_heads_leave_the_feature_alone(
+    stages: tuple[Path, list[str]], heads: tuple[Path, str]
+) -> None:
+    before = semantic_run.read_network(stages[0] / "features.safetensors")
+    after = semantic_run.read_network(stages[0] / "heads.safetensors")
+    assert semantic_run.shipped(before)[1] == semantic_run.shipped(after)[1]
+    moved = {
+        name.split(".")[1]
+        for name, value in after.state_dict().items()
+        if not torch.equal(value, before.state_dict()[name])
+    }
+    assert moved == {"c4", "c5", "fpn", "detection", "segmentation", "classification"}
+
+
+def test_what_is_exported_codes_and_answers(
+    heads: tuple[Path, str], stages: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, mark = heads
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(weights))
+    models._load.cache_clear()
+    picture = astronaut(96, 128)
+    made = encode_picture(picture, EncodeOptions(profile="semantic", quality=70))
+    assert made.header.fingerprint.hex() == mark
+    seen = analyze(made.data, score=0.0)
+    assert seen.objects
+    assert seen.label_map is not None
+    learned, _ = semantic_run.read_codec(stages[0])
+    model = models.load_model("semantic")
+    found = profile.extract(model, picture, "c3", "cpu")  # type: ignore[arg-type]
+    plan = Draw(7000, np.zeros((6, 8), np.int64))
+    with torch.no_grad():
+        _, bits = code(learned.codec, learned.prior, found.tensors["c3"], plan, noisy=False)
+    # rounding weighs bits, so the file is smaller than what plain rounding would cost
+    assert len(made.data) < float(bits) / 8 * 1.2 + 60
+    models._load.cache_clear()
+
+
+def test_probes_tell_runs_apart(
+    stages: tuple[Path, list[str]], pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from vcmcodec.cli.main import vcm
+
+    labels = str(pictures / "labels.json")
+    call = ["train", "probe", str(stages[0]), "--labels", labels, "--evaluate", labels, "--json"]
+    result = CliRunner().invoke(vcm, [*call, "-q"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.splitlines()[0])
+    names = [probe["name"] for probe in found["probes"]]
+    assert names[:2] == ["random start", "self-supervised"]
+    assert len(names) == 2 + len(semantic_probe.LEVELS)
+    rates = [probe["bpp"] for probe in found["probes"][2:]]
+    assert rates == sorted(rates)
+    assert found["options"]["filtered"] is True
+    assert 0 < found["kept"] <= 1.01
+    for probe in found["probes"]:
+        assert 0 < probe["presence"] <= 100
+
+
+def test_a_probe_is_a_linear_one() -> None:
+    """It finds what is linear in its inputs, on rows that it has not seen, and no more."""
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(400, 12))
+    truth = np.stack([inputs[:, 0] + inputs[:, 3] > 0, inputs[:, 5] * inputs[:, 6] > 0], 1)
+    halves = [(inputs[part], truth[part].astype(float)) for part in (slice(200), slice(200, 400))]
+    easy = [(x, y[:, :1]) for x, y in halves]
+    hard = [(x, y[:, 1:]) for x, y in halves]
+    assert semantic_probe.score(easy[0], easy[1], ("sum",)) > 97
+    assert semantic_probe.score(hard[0], hard[1], ("product",)) < 70

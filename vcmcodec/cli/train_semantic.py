@@ -1,0 +1,159 @@
+"""`vcm train semantic`: encoder and filter, codec, heads; stage by stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vcmcodec.cli import show
+from vcmcodec.cli.training_view import training_view
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STAGES = ("features", "codec", "heads")
+
+
+@click.command("semantic", short_help="One generic feature, its codec and its heads.")
+@click.option(
+    "--stage",
+    type=click.Choice(STAGES),
+    required=True,
+    help="features and codec learn from pictures alone; heads are the first to read labels.",
+)
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="A folder or tar shard of pictures; give it several times.  No label is read.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="For heads: a COCO label file of training pictures, beside these.",
+)
+@click.option(
+    "--run",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where all stages live.  A stage that is there goes on.",
+)
+@click.option("--vision", metavar="ID", help="For heads: the network that teaches softly.")
+@click.option("--soft/--no-soft", default=True, show_default=True, help="For heads: such teaching.")
+@click.option(
+    "--evaluate",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="For codec: pictures to measure on now and then; they are never trained on.",
+)
+@click.option("--steps", type=click.IntRange(1), help="Length of the stage's whole schedule.")
+@click.option("--batch", type=click.IntRange(1), help="Pictures of a step.")
+@click.option("--until", type=click.IntRange(0), help="Stop, and save, at this step.")
+@click.option("--filter/--no-filter", "filtered", default=True, show_default=True,
+              help="For features: the information filter; for ablations.")  # fmt: skip
+@click.option("--price", type=click.FloatRange(0), help="For features: of a bit behind the filter.")
+@click.option("--guided/--unguided", default=True, show_default=True,
+              help="For features: crops that follow the heat; for ablations.")  # fmt: skip
+@click.option("--interactions", type=click.Choice(("gated", "plain")), default="gated",
+              show_default=True, help="For codec: at equal arithmetic; for ablations.")  # fmt: skip
+@click.option("--checkerboard/--one-pass", default=True, show_default=True,
+              help="For codec: two passes a slice, or one; for ablations.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--export",
+    "target",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="For heads: at the end, fit the tables on --data and write everything to this folder.",
+)
+@click.option(
+    "--model", default="semantic-1", show_default=True, help="Name of the exported model."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def command(
+    stage: str, data: tuple[Path, ...], labels: Path | None, folder: Path, *, vision: str | None,
+    soft: bool, evaluate: tuple[Path, ...], steps: int | None, batch: int | None,
+    until: int | None, filtered: bool, price: float | None, guided: bool, interactions: str,
+    checkerboard: bool, threads: int, device: str, seed: int, target: Path | None, model: str,
+    quiet: bool,
+) -> int:  # fmt: skip
+    r"""Teach a feature without labels, a codec for it, and heads that read what is decoded.
+
+    \b
+      vcm train semantic --stage features --data photos/ --run runs/semantic
+      vcm train semantic --stage codec    --data photos/ --run runs/semantic
+      vcm train semantic --stage heads    --data photos/ --run runs/semantic \
+                         --labels train.json --export weights/
+      vcm train probe runs/semantic --labels train.json --evaluate val.json
+
+    Each stage goes on from what the one before left in the folder.  The same command goes on where
+    a stage stopped; one that has reached its last step only exports.
+    """
+    import torch
+
+    from vcmcodec.training import semantic_features, semantic_heads, semantic_run
+    from vcmcodec.training.semantic import CodecRecipe, FeaturesRecipe, HeadsRecipe
+
+    _check(stage, data, labels, target)
+    torch.set_num_threads(threads)
+    common: dict[str, Any] = {"seed": seed, "until": until, "device": device}
+    if stage == "features":
+        features = _with(FeaturesRecipe(guided=guided, filtered=filtered), steps, batch)
+        if price is not None:
+            features = dataclasses.replace(features, price=price)
+        with training_view(features.steps, quiet) as view:
+            semantic_features.train(data, folder, features, view, **common)
+    elif stage == "codec":
+        codec = _with(CodecRecipe(kind=interactions, checkerboard=checkerboard), steps, batch)
+        with training_view(codec.steps, quiet) as view:
+            semantic_run.train(data, folder, codec, view, evaluation=evaluate, **common)
+    else:
+        assert labels is not None
+        heads = _with(HeadsRecipe(soft=HeadsRecipe.soft if soft else 0.0), steps, batch)
+        with training_view(heads.steps, quiet) as view:
+            semantic_heads.train(labels, folder, heads, view, vision=vision, **common)
+        if target is not None:
+            _export(folder, data, target, model, (lambda line: None) if quiet else show.say)
+    return 0
+
+
+def _check(
+    stage: str, data: tuple[Path, ...], labels: Path | None, target: Path | None
+) -> None:  # fmt: skip
+    """Refuse options that do not go with a stage."""
+    if stage == "heads" and labels is None:
+        raise click.UsageError("--stage heads needs --labels")
+    if stage != "heads" and (labels is not None or target is not None):
+        raise click.UsageError("--labels and --export go with --stage heads alone")
+    if not data and (stage != "heads" or target is not None):
+        raise click.UsageError("pictures are missing: give --data")
+
+
+def _with(recipe: Any, steps: int | None, batch: int | None) -> Any:
+    """A recipe with another length or batch, where they are given."""
+    given = {"steps": steps, "batch": batch}
+    return dataclasses.replace(recipe, **{k: v for k, v in given.items() if v is not None})
+
+
+def _export(
+    folder: Path, data: tuple[Path, ...], target: Path, model: str, say: Callable[[str], None]
+) -> None:
+    from vcmcodec import catalogue
+    from vcmcodec.profiles import semantic
+    from vcmcodec.training import export as exporting
+    from vcmcodec.training import semantic_heads
+
+    blob, mark, encoder = semantic_heads.export_model(folder, data, show=say)
+    exporting.enter(
+        target, model, "semantic", blob, mark,
+        splits=[semantic.SPLIT],
+        network=encoder,
+        tasks=[catalogue.task(task).name for task in catalogue.profile("semantic").tasks],
+        licence="see the model card",
+        card=f"{model}.md",
+    )  # fmt: skip
