@@ -83,6 +83,23 @@ def test_it_begins_as_a_copy_of_the_networks_own_stages() -> None:
         FeatureTransform(FeatureTransformConfig(early=16)).start_from(own_stages(network))
 
 
+def test_it_begins_with_the_best_linear_guess() -> None:
+    torch.manual_seed(2)
+    transform = FeatureTransform(FeatureTransformConfig(base_channels=8, early=6, unpacked=24))
+    latent, features = torch.randn(3, 4, 5, 8) * 3 + 1, level_features(Level(0, 8), 8)
+    mixing = torch.randn(8, 6 * 16)
+    wanted = (latent @ mixing).permute(0, 3, 1, 2)  # a linear image of each cell, 4 x 4 positions
+    wanted = torch.nn.functional.pixel_shuffle(wanted, 4) + 0.5
+    transform.adapt(latent)
+    transform.start_unpacking(latent, wanted)
+    entered: list[torch.Tensor] = []
+    transform.early.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    with torch.no_grad():
+        transform(latent, features, torch.ones(3, 4, 5, 1))
+    guess, truth = entered[0], torch.nn.functional.silu(wanted)
+    assert ((guess - truth) ** 2).mean() < 0.02 * truth.var()
+
+
 def packed() -> bytes:
     back = {"classification.out.bias": torch.arange(3.0)}
     tensors, metadata = pack(small_transform(), base_quality=QUALITY, back=back, **FACTS)  # type: ignore[arg-type]

@@ -4,9 +4,9 @@
         -> residual block at /4 -> 3x3 down -> residual block at /8 = split tensor c3
 
 What stands before the stage at stride 4 unpacks the latent, which is nearly a linear image of the
-picture; what follows has the shape of the vision network's own stages c2 (its last block) and c3,
-and starts as a copy of them.  No pixel is made.  Nothing here decides a symbol, so a better
-transform may replace this one without breaking a file.
+picture, and starts as the best linear guess; what follows has the shape of the vision network's own
+stages c2 (its last block) and c3, and starts as a copy of them.  No pixel is made.  Nothing here
+decides a symbol, so a better transform may replace this one without breaking a file.
 """
 
 from __future__ import annotations
@@ -56,13 +56,17 @@ def level_features(level: Level, levels: int) -> Tensor:
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, ReLU inside, SiLU behind."""
+    """Two 3x3 convolutions beside a shortcut, ReLU inside; behind it SiLU, or nothing.
 
-    def __init__(self, channels: int) -> None:
+    Where nothing is behind it, it starts as the identity.
+    """
+
+    def __init__(self, channels: int, *, act: bool = True) -> None:
         super().__init__()
+        self.act = act
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        for layer, gain in ((self.first, 1.0), (self.second, 0.2)):
+        for layer, gain in ((self.first, 1.0), (self.second, 0.2 if act else 0.0)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
@@ -71,7 +75,8 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) to the same shape."""
-        return F.silu(x + self.second(F.relu(self.first(x))))
+        x = x + self.second(F.relu(self.first(x)))
+        return F.silu(x) if self.act else x
 
 
 class FeatureTransform(nn.Module):
@@ -93,7 +98,8 @@ class FeatureTransform(nn.Module):
         self.entry = nn.Conv2d(config.base_channels + 1, config.width, 1)
         self.level = nn.Linear(config.levels, config.width, bias=False)
         nn.init.zeros_(self.level.weight)
-        self.blocks = nn.Sequential(*(_Residual(config.width) for _ in range(config.blocks)))
+        blocks = (_Residual(config.width, act=False) for _ in range(config.blocks))
+        self.blocks = nn.Sequential(*blocks)
         self.spread = nn.Conv2d(config.width, 4 * config.unpacked, 1)
         self.unpack = nn.Conv2d(config.unpacked, 4 * config.early, 3, padding=1)
         self.early = _Residual(config.early)
@@ -106,6 +112,53 @@ class FeatureTransform(nn.Module):
         flat = latent.reshape(-1, latent.shape[-1])
         self.mean.copy_(flat.mean(0))
         self.scale.copy_(1 / flat.std(0).clamp(min=1e-3))
+
+    @torch.no_grad()
+    def start_unpacking(self, latent: Tensor, wanted: Tensor) -> None:
+        """Begin with the best linear guess, cell by cell, of what enters the stage at stride 4.
+
+        The guess, (4 x 4 positions) x channels a cell, goes through `unpacked` channels at stride
+        8: the principal components of its 2 x 2 positions.
+
+        Args:
+            latent: (N, rows, columns, base channels), dequantised, after `adapt`.
+            wanted: (N, early, 4 * rows, 4 * columns), before the activation.
+        """
+        config = self.config
+        known = ((latent - self.mean) * self.scale).reshape(-1, config.base_channels)
+        known = torch.cat((known, torch.ones(len(known), 1)), 1).double()
+        # (N, early * 4, 2 rows, 2 columns), then the four of a cell as blocks of early * 4
+        halves = F.pixel_unshuffle(wanted.double(), 2)
+        cells = torch.stack([halves[:, :, y::2, x::2] for y in (0, 1) for x in (0, 1)], 1)
+        cells = cells.permute(0, 3, 4, 1, 2).reshape(len(known), 4, -1)
+        gram = known.T @ known
+        ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+        guess = torch.linalg.solve(gram + ridge, known.T @ cells.flatten(1))
+        said = (known @ guess).reshape(-1, cells.shape[-1])
+        middle = cells.mean((0, 1))
+        _, vectors = torch.linalg.eigh((said - middle).T @ (said - middle))
+        basis = vectors.flip(1)[:, : config.unpacked]
+        spread = guess.reshape(-1, 4, len(middle)) @ basis
+        spread[-1] -= middle @ basis
+        self._write_unpacking(spread, basis, middle)
+
+    def _write_unpacking(self, spread: Tensor, basis: Tensor, middle: Tensor) -> None:
+        """Set layers: spread (base channels + 1, 4, k), the constant last; basis (early * 4, k)."""
+        count = self.config.base_channels
+        for layer in (self.entry, self.spread, self.unpack):
+            nn.init.normal_(layer.weight, std=1e-3)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        self.entry.weight[:count, :count, 0, 0] += torch.eye(count)
+        assert self.spread.bias is not None
+        assert self.unpack.bias is not None
+        for where in range(4):  # pixel_shuffle reads channel c * 4 + where
+            for k in range(spread.shape[2]):
+                row = k * 4 + where
+                self.spread.weight[row, :count, 0, 0] = spread[:-1, where, k].float()
+                self.spread.bias[row] = spread[-1, where, k].float()
+        self.unpack.weight[:, : basis.shape[1], 1, 1] += basis.float()
+        self.unpack.bias.copy_(middle.float())
 
     @torch.no_grad()
     def start_from(self, stages: Mapping[str, tuple[Tensor, Tensor]]) -> None:

@@ -34,6 +34,7 @@ from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.photographs import PhotographCrops, random_labels
 from vcmcodec.vision import weights
 from vcmcodec.vision.backend import PROFILE as VISION
+from vcmcodec.vision.layers import ConvNorm, Residual
 from vcmcodec.vision.network import VisionNetwork
 
 CELL = 16
@@ -105,6 +106,9 @@ class Views:
 def own_stages(network: VisionNetwork) -> dict[str, tuple[Tensor, Tensor]]:
     """Kernels and biases of a folded network's c2 (its last block) and c3, for `start_from`."""
     block, first, last = network.c2[-1], network.c3[0], network.c3[-1]
+    assert isinstance(block, Residual)
+    assert isinstance(first, ConvNorm)
+    assert isinstance(last, Residual)
     parts = {
         "early.first": block.first,
         "early.second": block.second,
@@ -112,7 +116,19 @@ def own_stages(network: VisionNetwork) -> dict[str, tuple[Tensor, Tensor]]:
         "split.first": last.first,
         "split.second": last.second,
     }
-    return {name: (part.conv.weight, part.conv.bias) for name, part in parts.items()}
+    found = {}
+    for name, part in parts.items():
+        assert part.conv.bias is not None  # folded
+        found[name] = part.conv.weight, part.conv.bias
+    return found
+
+
+@torch.no_grad()
+def early_input(network: VisionNetwork, rgb: Tensor) -> Tensor:
+    """What enters c2 of a folded network before its first activation, (N, c2, H / 4, W / 4)."""
+    first = network.c2[0]
+    assert isinstance(first, ConvNorm)
+    return first.conv(network.front_end(rgb, "stem")["stem"])
 
 
 class TasksTrainer:
@@ -141,8 +157,12 @@ class TasksTrainer:
         )  # fmt: skip
         self.transform = FeatureTransform(shape)
         top = recipe.top_quality * RATE_LEVEL_MAX / 100
-        seen = [latents(crop, int(top * i / len(crops)))[0] for i, crop in enumerate(crops)]
-        self.transform.adapt(torch.cat([latent.flatten(0, 2) for latent in seen]))
+        seen = [latents(crop, int(top * i / len(crops))) for i, crop in enumerate(crops)]
+        self.transform.adapt(torch.cat([latent for latent, _ in seen]))
+        previews = torch.cat([preview for _, preview in seen])
+        self.transform.start_unpacking(
+            torch.cat([latent for latent, _ in seen]), early_input(vision, previews)
+        )
         self.transform.start_from(own_stages(vision))
         self.average = deepcopy(self.transform).requires_grad_(False)
         groups = parameter_groups(self.transform, recipe.weight_decay)
