@@ -19,6 +19,8 @@ from vcmcodec.deep import decode_symbols
 from vcmcodec.errors import RequestError, WeightsError
 from vcmcodec.machine import analyze
 from vcmcodec.profiles import semantic
+from vcmcodec.profiles.base_layer import encode_base
+from vcmcodec.profiles.coding import EncodingCoder
 from vcmcodec.profiles.features import place_groups
 from vcmcodec.vision.backend import Features
 from vcmcodec.vision.geometry import prepare
@@ -108,6 +110,31 @@ def test_one_payload_serves_every_task() -> None:
     assert seen.classes is not None
     assert seen.label_map is not None
     assert analyze(data, tasks=["classification"]).label_map is None
+
+
+def test_files_weigh_what_their_tables_say(found: Features) -> None:
+    """Checklist A4: bytes on disk against the sum of -log2 p, at three rates."""
+    model = models.load_model("semantic")
+    coders: list[EncodingCoder] = []
+
+    class Watched(EncodingCoder):
+        def __init__(self, *args: object, **settings: object) -> None:
+            super().__init__(*args, **settings)  # type: ignore[arg-type]
+            coders.append(self)
+
+    labels = np.zeros((found.tensors["c3"].shape[2] // 2, found.tensors["c3"].shape[3] // 2), int)
+    coding = model.coding  # type: ignore[attr-defined]
+    latent = semantic.latent_of(coding.codec, found.tensors["c3"], labels)
+    for quality in (10, 50, 90):
+        data = encode(found, quality=quality)
+        worth = semantic.price(coding.codec, 100 * quality)
+        runs = encode_base(
+            coding, latent, labels, 1, 100 * quality, price=worth, coder_class=Watched
+        )
+        (mine,) = (v for k, v in substreams(data).items() if k[0] == Kind.LATENT)
+        assert mine == runs[0].data
+        assert abs(8 * len(mine) - coders[-1].bits) < 0.01 * coders[-1].bits + 64
+        assert len(data) - len(mine) <= 64
 
 
 def test_results_come_from_the_decoded_feature_alone(monkeypatch: pytest.MonkeyPatch) -> None:
