@@ -34,7 +34,7 @@ NAME = "bottleneck"
 CODER = CoderId.RANGE_STATIC
 SPLITS = ("c4", "c3", "c5", "fpn")  # the first is the default
 LEVELS = 8
-LMBDAS = tuple(0.2 * 200 ** (i / (LEVELS - 1)) for i in range(LEVELS))
+LMBDAS = tuple(0.08 * 200 ** (i / (LEVELS - 1)) for i in range(LEVELS))
 LATENTS = {8: 64, 16: 64, 32: 96}  # coded channels by the tensor's stride
 DEFAULT_QUALITY = 50.0
 # who reads least comes first, so that its part of a file is a prefix of everybody's
