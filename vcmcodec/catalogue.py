@@ -27,6 +27,7 @@ class ProfileSpec:
         layers: what its files can hold, lowest first.
         tasks: what its files can be written for.
         source: "picture", or "features" of a network (see `profiles/features.py`).
+        splits: split points that benches tell apart, where a model has several.
     """
 
     id: ProfileId
@@ -36,6 +37,14 @@ class ProfileSpec:
     layers: tuple[LayerId, ...]
     tasks: tuple[TaskId, ...]
     source: Literal["picture", "features"] = "picture"
+    splits: tuple[str, ...] = ()
+
+    @property
+    def variants(self) -> dict[str, str | None]:
+        """What benches measure: names for people, and the split point where it has one."""
+        if not self.splits:
+            return {self.name: None}
+        return {f"{self.name}-{split}": split for split in self.splits}
 
     def load(self) -> ModuleType:
         """Import the profile's module (and with it torch)."""
@@ -107,6 +116,7 @@ PROFILES = (
         (LayerId.BASE, LayerId.MID, LayerId.FULL),
         (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
         source="features",
+        splits=("c3", "c4", "c5", "fpn"),
     ),
 )
 

@@ -21,7 +21,12 @@ _METRICS = {
     "classification": ("presence",),
 }
 # As in evaluation.task_codecs, which is not imported for `--help`; a test compares them.
-_FEATURES = tuple(f"vcm-{spec.name}" for spec in catalogue.PROFILES if spec.source == "features")
+_FEATURES = tuple(
+    f"vcm-{variant}"
+    for spec in catalogue.PROFILES
+    if spec.source == "features"
+    for variant in spec.variants
+)
 CODECS = (
     *("vcm-base", *_FEATURES, "vcm-preview", "vcm-picture"),
     *("jpeg", "webp", "avif", "jxl", "hevc"),

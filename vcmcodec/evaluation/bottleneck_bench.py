@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from vcmcodec import codec, feature_codec
 from vcmcodec.bitstream.constants import Kind
 from vcmcodec.bitstream.container import Container
+from vcmcodec.encoding import EncodeOptions
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation.corpora import NamedPicture
 from vcmcodec.evaluation.environment import Environment, describe_environment
@@ -115,8 +117,7 @@ def run(
     """
     if not pictures:
         raise RequestError("there is no picture to measure on")
-    found = load_model(profile.NAME, model)
-    assert isinstance(found, BottleneckModel)
+    found = cast("BottleneckModel", load_model(profile.NAME, model))
     known = profile.splits(found)
     chosen = tuple(splits or known)
     if not set(chosen) <= set(known):
@@ -150,7 +151,7 @@ def _point(
     size, pixels, coded = 0, 0, 0.0
     channels: dict[tuple[str, int], list[npt.NDArray[np.int32]]] = {}
     for features in taken:
-        options = feature_codec.EncodeOptions(tasks, quality, profile=profile.NAME, model=name)
+        options = EncodeOptions(tasks, quality, profile=profile.NAME, model=name)
         data = feature_codec.encode_features(features, options).data
         size += len(data)
         pixels += features.geometry.height * features.geometry.width

@@ -23,6 +23,7 @@ class Subject:
         profile: what is coded.
         base_quality: level of the base layer; None for the default of the tasks.
         model: name of a model; None for the profile's default.
+        split: split point, of profiles of features; None for the model's first.
     """
 
     title: str = "vcm"
@@ -30,6 +31,7 @@ class Subject:
     profile: str = "scene"
     base_quality: float | None = None
     model: str | None = None
+    split: str | None = None
 
     def encode(self, rgb: Pixels, quality: float | None, groups: Pixels | None = None) -> bytes:
         """Return the whole file for an (H, W, 3) uint8 picture at `quality` 0..100.
@@ -49,6 +51,7 @@ class Subject:
             groups=groups,
             profile=self.profile,
             model=self.model,
+            split=self.split,
         )
 
     def decode(self, data: bytes) -> Pixels:

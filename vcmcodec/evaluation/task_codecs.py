@@ -249,9 +249,14 @@ BASE_LADDER = (0.0, 5.0, 10.0, 15.0, 22.0, 30.0, 40.0, 55.0)
 PICTURE_LADDER = (0.0, 10.0, 20.0, 30.0, 42.0, 56.0, 70.0)
 RIVAL_NAMES = tuple(LADDERS)
 # Profiles of features have no pixels: their files are only analyzed.
-FEATURE_PROFILES = tuple(spec.name for spec in catalogue.PROFILES if spec.source == "features")
+FEATURE_VARIANTS = {
+    variant: (spec.name, split)
+    for spec in catalogue.PROFILES
+    if spec.source == "features"
+    for variant, split in spec.variants.items()
+}
 PIXEL_NAMES = ("vcm-preview", "vcm-picture")
-OWN_NAMES = ("vcm-base", *(f"vcm-{name}" for name in FEATURE_PROFILES), *PIXEL_NAMES)
+OWN_NAMES = ("vcm-base", *(f"vcm-{name}" for name in FEATURE_VARIANTS), *PIXEL_NAMES)
 
 
 def open_rival(name: str, threads: int) -> PixelCodec | str:

@@ -14,6 +14,7 @@ from vcmcodec.evaluation.subject import Subject
 from vcmcodec.evaluation.task_bench import Lineup
 from vcmcodec.evaluation.task_codecs import (
     BASE_LADDER,
+    FEATURE_VARIANTS,
     OWN_NAMES,
     PIXEL_NAMES,
     open_own,
@@ -100,14 +101,15 @@ class Plan:
         return [PixelSubject(rival, judge, size, cache) for size in sizes]
 
     def _open_file(self, name: str) -> list[FileSubject] | str:
-        """Our files of the profile `name`, or of the base layer of pictures, without pixels."""
+        """Our files of a profile of features, or of the base layer of pictures, without pixels."""
         if self.judge is not None:
             return f"vcm {name}: it brings its own network and cannot be judged by another"
-        profile = "scene" if name == "base" else name
+        profile, split = FEATURE_VARIANTS.get(name, ("scene", None))
         subject = Subject(
             tasks=("detection",) if name == "base" else self.tasks or TASKS,
             profile=profile,
             model=self.model if name == "base" else None,
+            split=split,
         )
         try:
             opened = FileSubject(
