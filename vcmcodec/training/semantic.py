@@ -42,6 +42,7 @@ class FeaturesRecipe:
         crop: side of a view, pixels.
         batch: pictures of a step, two views each.
         rate: base learning rate of Adam.
+        rate_filter: the same of the filter, whose gates have far to go.
         momentum: of the key encoder, the running average of the weights.
         temperature: of the contrastive losses.
         queue: keys of earlier steps that are negatives too.
@@ -60,6 +61,7 @@ class FeaturesRecipe:
     steps: int = 20000
     warm_up: int = 200
     rate: float = 1e-3
+    rate_filter: float = 1e-2
     last_rate: float = 0.02
     momentum: float = 0.99
     temperature: float = 0.2
@@ -156,8 +158,10 @@ def code(
 
 
 def depths(network: GenericNetwork, feature: Tensor) -> dict[str, Tensor]:
-    """A feature and the stages behind it."""
-    return {FEATURE: feature, **network.deeper(feature)}
+    """A feature and the stages behind it; these in bfloat16 inside, as where heads are trained."""
+    with torch.autocast(feature.device.type, torch.bfloat16):
+        behind = network.deeper(feature)
+    return {FEATURE: feature, **{name: value.float() for name, value in behind.items()}}
 
 
 @torch.no_grad()

@@ -103,9 +103,9 @@ class Contrast(nn.Module):
         return Embedded(F.normalize(whole, dim=1), points, cost, kept)
 
     def learned(self) -> list[nn.Parameter]:
-        """Parameters of this stage: not those of pyramid and heads."""
+        """Parameters of this stage but for the filter: not those of pyramid and heads."""
         network = self.generic.network
-        parts = [network.stem, network.c2, network.c3, network.c4, network.c5, self.generic.filter]
+        parts = [network.stem, network.c2, network.c3, network.c4, network.c5]
         parts += [self.project, self.predict, self.point_project, self.point_predict]
         return [parameter for part in parts for parameter in part.parameters()]
 
@@ -218,6 +218,9 @@ def train(
     pool = ViewPool(data)
     contrast = Contrast(recipe, len(pool), config).to(device)
     groups: list[dict[str, object]] = [{"params": contrast.learned(), "base": recipe.rate}]
+    if recipe.filtered:
+        gates = list(contrast.generic.filter.parameters())
+        groups.append({"params": gates, "base": recipe.rate_filter})
     run = Run(folder / STAGE, contrast, groups, average=recipe.momentum, seed=seed)
     last = recipe.steps if until is None else min(recipe.steps, until)
     means: dict[str, float] = {}

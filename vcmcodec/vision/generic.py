@@ -31,8 +31,9 @@ LEAST_STEP = 0.25  # a value's step in its price, in root mean squares of the fe
 class InformationFilter(nn.Module):
     """A gate of every value of a feature, from its position alone.
 
-    The gate is a sigmoid stretched a little beyond 0 and 1 and cut off there, so it can close for
-    good (Louizos et al. 2018).  A price in bits on what it lets through closes it wherever the
+    The gate is a sigmoid stretched a little below 0 and cut off there, so it can shut for good
+    (as the hard concrete gates of Louizos et al. 2018; at 1 there is no such edge, since a gate
+    must be able to leave it).  A price in bits on what it lets through closes it wherever the
     other losses do not object.
     """
 
@@ -47,8 +48,8 @@ class InformationFilter(nn.Module):
 
     def openness(self, feature: Tensor) -> Tensor:
         """The gates, 0..1, of a feature (N, C, h, w)."""
-        wide = 1 + 2 * self.STRETCH
-        return (torch.sigmoid(self.gate(feature)) * wide - self.STRETCH).clamp(0, 1)
+        wide = torch.sigmoid(self.gate(feature)) * (1 + self.STRETCH) - self.STRETCH
+        return wide.clamp(min=0)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(N, C, h, w) to the same shape."""
