@@ -67,7 +67,7 @@ def learned(splits: tuple[str, ...] = SPLITS, latents: dict[int, int] | None = N
 def blob() -> tuple[bytes, str]:
     """The weight file of the model, and its fingerprint."""
     made = learned()
-    return bottleneck_export.export_model(made.codec, backend().model, pictures(), show=len)
+    return bottleneck_export.export_model(made.codec, backend().model, pictures(160, 320), show=len)
 
 
 def install(folder: Path) -> None:

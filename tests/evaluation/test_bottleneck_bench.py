@@ -53,13 +53,13 @@ def test_tables_a_channel_beat_one_table_and_huffman() -> None:
     pictures = [
         NamedPicture(name, photograph(name, 190, 256, 90, 150)) for name in ("coffee", "chelsea")
     ]
-    result = bottleneck_bench.run(pictures, splits=["c4", "fpn"], qualities=(20.0, 80.0), repeats=1)
+    result = bottleneck_bench.run(pictures, splits=["c4", "fpn"], qualities=(0.0, 40.0), repeats=1)
     assert {(p.split, p.quality) for p in result.points} == {
-        (split, quality) for split in ("c4", "fpn") for quality in (20.0, 80.0)
+        (split, quality) for split in ("c4", "fpn") for quality in (0.0, 40.0)
     }
     for point in result.points:
         assert point.coded_bits < point.shared_bits
-        assert point.coded_bits < 0.99 * point.huffman_bits
+        assert point.coded_bits < 0.95 * point.huffman_bits
         assert point.channel_bits <= point.shared_bits <= point.huffman_bits
         assert point.num_bytes > point.coded_bits / 8
         assert point.bpp == pytest.approx(8 * point.num_bytes / (2 * 190 * 256))
