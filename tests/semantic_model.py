@@ -22,7 +22,9 @@ from vcmcodec.vision.labels import VOC
 from vcmcodec.vision.network import TASKS, VisionConfig
 
 LATENT = LatentShape(slices=(8, 24), phases=(2, 2), layers=(0, 0), hyper=4, levels=semantic.LEVELS)
-CONFIG = VisionConfig(stem=8, c2=12, c3=16, c4=24, c5=32, blocks=(0, 1, 1, 0), pyramid=16, head=16)
+CONFIG = VisionConfig(
+    stem=8, c2=12, c3=16, c4=24, c5=32, blocks=(0, 1, 1, 0), pyramid=(16, 16, 16), head=16
+)
 FACTS = GenericFacts(VOC, 256, TASKS)
 
 

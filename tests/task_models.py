@@ -17,7 +17,7 @@ from vcmcodec.vision.network import TASKS, VisionConfig, VisionNetwork
 
 QUALITIES = {"detection": 30.0, "segmentation": 25.0, "classification": 10.0}
 CHANNELS = 12
-SMALL = VisionConfig(stem=8, c2=8, c3=CHANNELS, c4=8, c5=8, pyramid=8, head=8)
+SMALL = VisionConfig(stem=8, c2=8, c3=CHANNELS, c4=8, c5=8, pyramid=(8, 8, 8), head=8)
 
 
 def small_network() -> VisionNetwork:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,23 +32,30 @@ from vcmcodec.training.vision import (
     with_steps,
 )
 from vcmcodec.training.vision_batches import Batch, VisionBatches, sampling_weights
-from vcmcodec.training.vision_cache import LONGER, MAPS, record_key
+from vcmcodec.training.vision_cache import record_key
 from vcmcodec.training.vision_pictures import Sample, decode_all, read_samples
+from vcmcodec.training.vision_teacher import Lesson, stage_loss
 from vcmcodec.training.vision_views import (
     IGNORED,
     Objects,
     Window,
     cut_view,
-    interpolation_matrix,
     known_objects,
 )
 from vcmcodec.vision import weights
-from vcmcodec.vision.network import VisionConfig
+from vcmcodec.vision.network import STAGE_STRIDES, VisionConfig
+from vcmcodec.vision.split import split_points
 
-SMALL = VisionConfig(stem=8, c2=8, c3=16, c4=16, c5=16, pyramid=16, head=8)
+SMALL = VisionConfig(stem=8, c2=8, c3=16, c4=16, c5=16, pyramid=(16, 16, 24), head=8)
 RECIPE = VisionRecipe(
-    steps=6, phases=(Phase(4, 64, 2), Phase(10**9, 96, 2)), warmup=2, decay=0.5, config=SMALL
+    steps=6,
+    phases=(Phase(4, 64, 2), Phase(10**9, 96, 2)),
+    warmup=2,
+    decay=0.5,
+    forced=(2, 4),
+    config=SMALL,
 )
+NAMES = ("class", "mask", "soft", "teach", "presence", "taught_presence")
 SIZE = (60, 96)  # of the made pictures
 
 
@@ -108,26 +116,33 @@ def tar_name(set_name: str) -> str:
 
 @pytest.fixture(scope="module")
 def cache(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What teachers might have seen: smooth maps that tell their own position."""
+    """The decoded pictures, and one box that a detector might have found."""
     folder = tmp_path_factory.mktemp("cache")
     writer = BlobWriter(folder / "pictures")
     for sample, rgb, mask in decode_all(data, read_samples(data)):
-        scales = {name: longer / max(rgb.shape[:2]) for name, longer in LONGER.items()}
         arrays = {"rgb": rgb, "teacher_boxes": np.array([[60, 0, 90, 20, 0.7, 6]], np.float32)}
-        arrays["scales"] = np.array(list(scales.values()), np.float32)
         if mask is not None:
             arrays["mask"] = mask
-        for name, spec in MAPS.items():
-            shape = [-(-round(s * scales[spec.teacher]) // spec.stride) for s in rgb.shape[:2]]
-            centre = [
-                (np.arange(n) + spec.shift) * spec.stride / scales[spec.teacher] for n in shape
-            ]
-            value = np.zeros((*shape, spec.channels or 21), np.float32)
-            value[..., 0], value[..., 1] = centre[0][:, None], centre[1][None, :]
-            arrays[name] = value.astype(np.float16)
         writer.add(record_key(sample), arrays)
     writer.close()
     return folder
+
+
+def look(rgb: torch.Tensor, config: VisionConfig = SMALL) -> Lesson:
+    """What teachers might say: features that are averages of the pixels, one sure object."""
+    count, _, height, width = rgb.shape
+    widths = {k: v for split in split_points(config).values() for k, v in split.channels.items()}
+    stages = {}
+    for name in ("c2", "c3", "c4", "c5", "p3", "p4", "p5"):
+        pooled = torch.nn.functional.avg_pool2d(rgb, STAGE_STRIDES[name])
+        stages[name] = pooled.repeat(1, widths[name] // 3 + 1, 1, 1)[:, : widths[name]]
+    cells = sum((height // stride) * (width // stride) for stride in (8, 16, 32))
+    scores = torch.full((count, cells, 20), 0.01)
+    scores[:, 0, 3] = 0.9
+    boxes = torch.tensor([0.0, 0.0, 40.0, 30.0]).expand(count, cells, 4)
+    areas = torch.zeros(count, 21, height // 8, width // 8)
+    areas[:, 4, :3, :3] = 5.0
+    return Lesson(stages, scores, boxes, areas)
 
 
 def samples_of(data: Path) -> dict[str, Sample]:
@@ -152,12 +167,12 @@ def test_large_photographs_are_reduced(data: Path) -> None:
     assert sizes["voc-train-0.png"] == SIZE
 
 
-def test_a_view_moves_pixels_mask_boxes_and_maps_alike(data: Path, cache: Path) -> None:
+def test_a_view_moves_pixels_mask_and_boxes_alike(data: Path, cache: Path) -> None:
     reader = BlobReader(cache / "pictures")
     sample = samples_of(data)["voc-train-0.png"]
     for flip in (False, True):
         window = Window(left=10, top=20, width=64, height=32, flip=flip)
-        view = cut_view(reader, sample, window, (64, 128), with_maps=True)
+        view = cut_view(reader, sample, window, (64, 128))
         x1, y1, x2, y2 = view.objects.boxes[0]
         assert (y1, y2) == (0, 60)
         assert (x1, x2) == ((48, 128) if flip else (0, 80))
@@ -165,22 +180,13 @@ def test_a_view_moves_pixels_mask_boxes_and_maps_alike(data: Path, cache: Path) 
         columns = inside.any(0).nonzero()[:, 0]
         assert (int(columns[0]), int(columns[-1]) + 1) == (int(x1), int(x2))
         assert int(inside.any(1).nonzero()[-1, 0]) + 1 == 60
-        for name, value in view.maps.items():
-            rows, places = value[0, :, 0], value[1, 0]
-            step = 64 / 2 / len(rows)
-            expected = 20 + (torch.arange(len(rows)) + 0.5) * step
-            torch.testing.assert_close(rows, expected, rtol=0, atol=0.6, msg=name)
-            across = 10 + (torch.arange(len(places)) + 0.5) * 64 / len(places)
-            wanted = across.flip(0) if flip else across
-            inner = slice(1, -1)  # the outermost cells of a coarse map are repeated
-            torch.testing.assert_close(places[inner], wanted[inner], rtol=0, atol=0.8, msg=name)
 
 
 def test_beyond_the_picture_nothing_is_taught(data: Path, cache: Path) -> None:
     reader = BlobReader(cache / "pictures")
     sample = samples_of(data)["voc-train-0.png"]
     window = Window(left=-96, top=0, width=192, height=60, flip=False)
-    view = cut_view(reader, sample, window, (64, 128), with_maps=False)
+    view = cut_view(reader, sample, window, (64, 128))
     assert (view.mask[:, :64] == IGNORED).all()
     assert view.valid[:, :8].sum() == 0
     assert view.valid[:, 8:].min() == 1
@@ -215,12 +221,12 @@ def test_rare_classes_are_drawn_more_often() -> None:
     assert weights[-1] < weights[1]
 
 
-def test_interpolation_is_exact_on_lines_and_repeats_the_ends() -> None:
-    matrix = interpolation_matrix(10, 20.0, 40.0, 12, 1 / 8, 0.5)
-    line = np.arange(12) + 0.5  # position of each cell's centre, in cells
-    np.testing.assert_allclose(matrix @ line, (20 + (np.arange(10) + 0.5) * 4) / 8, atol=1e-5)
-    beyond = interpolation_matrix(3, -100.0, 30.0, 12, 1 / 8, 0.5)
-    np.testing.assert_allclose(beyond @ line, 0.5)
+def test_a_stage_that_knows_the_mean_alone_has_a_loss_of_one() -> None:
+    torch.manual_seed(0)
+    teacher = torch.randn(2, 5, 8, 8) * torch.tensor([0.1, 1, 3, 10, 0.5]).view(1, 5, 1, 1) + 4
+    mean = teacher.mean((0, 2, 3), keepdim=True).expand_as(teacher)
+    assert float(stage_loss(mean, teacher)) == pytest.approx(1, abs=0.02)
+    assert float(stage_loss(teacher, teacher)) == 0
 
 
 def test_a_batch_is_a_function_of_seed_and_step(data: Path, cache: Path) -> None:
@@ -283,16 +289,16 @@ def test_orthogonalised_momentum_has_even_singular_values() -> None:
 
 def test_training_goes_on_where_it_stopped(data: Path, cache: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train_vision(RECIPE, data, cache, whole)
+    train_vision(RECIPE, data, cache, whole, look=look)
     steps = iter([False, False, True])
-    train_vision(RECIPE, data, cache, parts, should_stop=lambda: next(steps))
-    trainer = VisionTrainer(RECIPE, torch.device("cpu"))
+    train_vision(RECIPE, data, cache, parts, look=look, should_stop=lambda: next(steps))
+    trainer = VisionTrainer(RECIPE, torch.device("cpu"), look)
     trainer.load(parts / "last.pt")
     assert trainer.step == 3
-    train_vision(RECIPE, data, cache, parts)
+    train_vision(RECIPE, data, cache, parts, look=look)
     one, other = (torch.load(f / "last.pt", weights_only=True) for f in (whole, parts))
     assert one["step"] == other["step"] == 6
-    for part in ("network", "average", "distillation"):
+    for part in ("network", "average"):
         for name, value in one[part].items():
             torch.testing.assert_close(value, other[part][name], rtol=1e-3, atol=1e-3, msg=name)
     network, step = load_average(whole / "last.pt")
@@ -300,19 +306,19 @@ def test_training_goes_on_where_it_stopped(data: Path, cache: Path, tmp_path: Pa
 
 
 def test_a_few_steps_on_one_batch_lower_every_kind_of_loss(data: Path, cache: Path) -> None:
-    recipe = dataclasses.replace(RECIPE, steps=60, warmup=1, decay=0.01, teach=(1e-3, 1e-3))
-    trainer = VisionTrainer(recipe, torch.device("cpu"))
+    recipe = dataclasses.replace(RECIPE, steps=60, warmup=1, decay=0.01, forced=(5, 20))
+    trainer = VisionTrainer(recipe, torch.device("cpu"), look)
     batches = VisionBatches(data, cache, side=64, size=4, mosaic=0.0)
     batch = next(b for b in map(batches.__getitem__, range(50)) if (b.mask != IGNORED).any())
     first = trainer.train_step(batch)
     for _ in range(30):
         last = trainer.train_step(batch)
     assert last["total"] < 0.7 * first["total"]
-    assert [n for n in ("class", "mask", "soft", "teach", "presence") if last[n] >= first[n]] == []
+    assert [n for n in NAMES if last[n] >= first[n]] == []
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(data: Path, cache: Path) -> None:
-    trainer = VisionTrainer(RECIPE, torch.device("cpu"))
+    trainer = VisionTrainer(RECIPE, torch.device("cpu"), look)
     batch = VisionBatches(data, cache, side=64, size=2)[0]
     broken = dataclasses.replace(batch, rgb=batch.rgb * float("nan"))
     with pytest.raises(TrainingError, match="not finite"):
@@ -320,15 +326,15 @@ def test_a_loss_that_is_not_finite_ends_the_run(data: Path, cache: Path) -> None
 
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
-    trainer = VisionTrainer(RECIPE, torch.device("cpu"))
+    trainer = VisionTrainer(RECIPE, torch.device("cpu"), look)
     trainer.save(tmp_path / "a.pt")
     other = dataclasses.replace(RECIPE, config=dataclasses.replace(SMALL, c5=32))
     with pytest.raises(RequestError, match="another shape"):
-        VisionTrainer(other, torch.device("cpu")).load(tmp_path / "a.pt")
+        VisionTrainer(other, torch.device("cpu"), look).load(tmp_path / "a.pt")
 
 
 def test_the_rate_rises_holds_and_falls() -> None:
-    recipe = VisionRecipe(steps=1000, warmup=100, decay=0.2, rate=1.0)
+    recipe = VisionRecipe(steps=1000, warmup=100, decay=0.2, rate=1.0, forced=(100, 300))
     assert recipe.rate_at(0) == pytest.approx(0.01)
     assert recipe.rate_at(100) == recipe.rate_at(799) == 1.0
     assert recipe.rate_at(900) == pytest.approx(0.505)
@@ -336,6 +342,11 @@ def test_the_rate_rises_holds_and_falls() -> None:
     longer = with_steps(recipe, 2000)
     assert longer.phases[0].until == 2 * recipe.phases[0].until
     assert longer.phases[-1] == recipe.phases[-1]
+    assert longer.forced == tuple(2 * step for step in recipe.forced)
+    first, last = recipe.forced
+    assert recipe.forced_at(first) == 1.0
+    assert recipe.forced_at((first + last) // 2) == pytest.approx(0.5)
+    assert recipe.forced_at(last) == 0.0
 
 
 def test_early_warnings_name_what_does_not_learn() -> None:
@@ -375,7 +386,16 @@ def test_workers_prepare_the_same_batches(data: Path, cache: Path) -> None:
         assert [len(labels) for _, labels, _ in one.objects()] == list(other.counts)
 
 
-def test_the_command_trains_and_exports(data: Path, cache: Path, tmp_path: Path) -> None:
+def test_the_command_trains_and_exports(
+    data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Made:
+        """Stands for the two teachers, whose files are not everywhere."""
+
+        def __init__(self, folder: Path, device: torch.device) -> None:
+            self.look = partial(look, config=VisionConfig())
+
+    monkeypatch.setattr("vcmcodec.training.vision_teacher.Teachers", Made)
     run, target = tmp_path / "run", tmp_path / "weights"
     line = ["--data", data, "--cache", cache, "--run", run, "--steps", 1, "--batch-scale", 0.1]
     line += ["--export", target, "--model", "vision-test", "--size", 128]

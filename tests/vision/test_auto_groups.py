@@ -20,7 +20,7 @@ from vcmcodec.vision.network import VisionConfig, VisionNetwork
 def sure_network() -> VisionNetwork:
     """One that sees a cat in every cell at stride 32, as large as three cells."""
     torch.manual_seed(0)
-    network = VisionNetwork(VisionConfig(stem=8, c2=8, c3=8, c4=8, c5=8, pyramid=8, head=8))
+    network = VisionNetwork(VisionConfig(stem=8, c2=8, c3=8, c4=8, c5=8, pyramid=(8, 8, 8), head=8))
     for level, (scores, boxes) in enumerate(
         zip(network.detection.class_outs, network.detection.box_outs, strict=True)
     ):

@@ -18,7 +18,7 @@ from vcmcodec.vision.network import (
 )
 from vcmcodec.vision.split import split_points
 
-SMALL = VisionConfig(stem=8, c2=12, c3=16, c4=24, c5=32, pyramid=16, head=12, classes=5)
+SMALL = VisionConfig(stem=8, c2=12, c3=16, c4=24, c5=32, pyramid=(16, 16, 16), head=12, classes=5)
 
 
 def small_network(seed: int = 0) -> VisionNetwork:
@@ -99,10 +99,10 @@ def test_a_task_runs_on_the_tensors_that_it_needs_and_fails_without_one(
                 network.back_end(fewer, split, [task])
 
 
-def test_classification_needs_the_deepest_tensor_alone() -> None:
-    assert crossing("c4", ["classification"]) == ("c4",)
-    assert crossing("c5", ["classification"]) == ("c5",)
-    assert crossing("fpn", ["segmentation"]) == ("c5", "p3")
+def test_classification_needs_the_deepest_level_alone() -> None:
+    assert crossing("fpn", ["classification"]) == ("p5",)
+    assert crossing("fpn", ["segmentation"]) == ("p3", "p4", "p5")
+    assert crossing("c4", ["classification"]) == ("c3", "c4")
 
 
 def test_split_points_tell_the_shapes_that_cross() -> None:
@@ -136,7 +136,7 @@ def test_the_shipped_shape_keeps_its_budget() -> None:
 
         with FlopCounterMode(display=False) as counter:
             network(torch.rand(1, 3, 384, 512))
-    assert counter.get_total_flops() / 2 < 2.1e9
+    assert counter.get_total_flops() / 2 < 2.6e9
 
 
 def test_wrong_requests_are_named() -> None:

@@ -31,7 +31,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--cache",
     type=_FOLDER,
-    help="What the teachers see in each picture, 5.3 GB, made once.  [default: RUN/cache]",
+    help="Decoded pictures and what the detector finds there, 1.3 GB, made once.  "
+    "[default: RUN/cache]",
 )
 @click.option(
     "--run",
@@ -67,7 +68,7 @@ def command(
     batch_scale: float, minutes: float | None, seed: int, device: str, threads: int, workers: int,
     target: Path | None, model: str, size: int, quiet: bool,
 ) -> int:  # fmt: skip
-    r"""Teach the vision network by labels and by three permissively licensed teachers.
+    r"""Teach the vision network by labels and by two permissively licensed teachers.
 
     \b
       vcm train vision --data data/ --run runs/vision
@@ -81,6 +82,7 @@ def command(
 
     from vcmcodec.training import vision, vision_cache, vision_export
     from vcmcodec.training.vision_pictures import read_samples
+    from vcmcodec.training.vision_teacher import Teachers
 
     torch.set_num_threads(threads)
     recipe = dataclasses.replace(vision.RECIPES[name], seed=seed)
@@ -88,19 +90,19 @@ def command(
         recipe = vision.with_steps(recipe, steps)
     if batch_scale != 1.0:
         recipe = vision.with_batches(recipe, batch_scale)
-    cache = cache or folder / "cache"
+    cache, teachers = cache or folder / "cache", teachers or data / "teachers"
     if not (cache / "pictures.json").exists():
         if not quiet:
             show.say(f"showing the training pictures to the teachers once: {cache}")
-        where = teachers or data / "teachers"
         with training_view(len(read_samples(data)), quiet) as view:
             vision_cache.build(
-                data, where, cache, device=device,
+                data, teachers, cache, device=device,
                 progress=lambda done, total: view({"step": done, "total": total}),
             )  # fmt: skip
+    look = Teachers(teachers, torch.device(device)).look
     with training_view(recipe.steps, quiet) as view:
         last = vision.train_vision(
-            recipe, data, cache, folder, device=device, workers=workers, minutes=minutes,
+            recipe, data, cache, folder, look=look, device=device, workers=workers, minutes=minutes,
             report=_Reporter(view), should_stop=_stop_on_signal(),
         )  # fmt: skip
     if target is not None:

@@ -61,7 +61,6 @@ class LabelledBatches:
         return Batch(
             rgb=rgb.contiguous(memory_format=torch.channels_last),
             mask=torch.from_numpy(np.stack([mask for _, mask, *_ in views])),
-            maps={},
             valid=valid,
             negatives=valid.clone(),
             boxes=torch.tensor([box for box, _, _ in objects]).reshape(-1, 4).float(),

@@ -83,20 +83,19 @@ class MuonAdamW(torch.optim.Optimizer):
         parameter.addcdiv_(mean, square.sqrt().add_(1e-8), value=-group["lr"] * scale)
 
 
-def parameter_groups(network: nn.Module, rest: nn.Module, decay: float) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
     """Kernels of a network that mix channels for Muon, everything else for AdamW.
 
     Args:
         network: its first and last layers, depthwise kernels and vectors go to AdamW.
-        rest: everything of it goes to AdamW.
         decay: weight decay of everything that is no vector.
     """
     kernels, matrices, vectors = [], [], []
-    for name, parameter in [*network.named_parameters(), *rest.named_parameters()]:
+    for parameter in network.parameters():
         mixes = parameter.dim() == 4 and min(parameter.shape[:2]) >= 32
         if parameter.dim() <= 1:
             vectors.append(parameter)
-        elif mixes and name.endswith("conv.weight"):
+        elif mixes:
             kernels.append(parameter)
         else:
             matrices.append(parameter)

@@ -24,13 +24,18 @@ from vcmcodec.training.loop import Log, TrainingError
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.vision_batches import Batch, VisionBatches
 from vcmcodec.training.vision_losses import (
-    Distillation,
     detection_loss,
+    mask_loss,
     presence_loss,
-    segmentation_loss,
+    taught_detection_loss,
+    taught_mask_loss,
+    taught_presence_loss,
 )
+from vcmcodec.training.vision_teacher import Lesson, stage_loss
 from vcmcodec.vision.layers import channels_last
-from vcmcodec.vision.network import VisionConfig, VisionNetwork
+from vcmcodec.vision.network import VisionConfig, VisionNetwork, VisionOutput
+
+Look = Callable[[Tensor], Lesson]
 
 
 @dataclass(frozen=True)
@@ -52,36 +57,38 @@ class VisionRecipe:
         rate: step size in the stable part.
         warmup: steps of linear growth.
         decay: share of the steps in which the rate falls to zero (half a cosine).
+        forced: until the first of these steps every stage is taught on the teacher's features, not
+            on those of the stages in front of it; from the second on never; linear between.
         weight_decay: on convolution weights.
         clip: largest gradient norm.
         ema: decay of the averaged weights that are kept.
         mosaic: share of mosaics until the decay; half of it afterwards.
         zoom: range of the picture's longer side over the view's.
-        teach: weights of feature distillation at the start and at the end.
+        teach: weights of the stages' distance to the teacher's at the start and at the end.
+        taught: weight of the detector's word on every cell.
         detection, box, segmentation, soft, presence: weights of the other losses.
         seed: of the network's start and of the batches.
         config: shape of the network.
     """
 
-    steps: int = 6550
-    phases: tuple[Phase, ...] = (
-        Phase(4100, 192, 16),
-        Phase(10**9, 256, 12),
-    )
+    steps: int = 9000
+    phases: tuple[Phase, ...] = (Phase(5400, 256, 8), Phase(10**9, 320, 6))
     rate: float = 2.5e-3
-    warmup: int = 400
-    decay: float = 0.36
+    warmup: int = 300
+    decay: float = 0.4
+    forced: tuple[int, int] = (2000, 4500)
     weight_decay: float = 0.03
     clip: float = 10.0
     ema: float = 0.998
     mosaic: float = 0.15
-    zoom: tuple[float, float] = (0.8, 1.8)
-    teach: tuple[float, float] = (4.0, 1.5)
-    detection: float = 0.6
-    box: float = 2.5
-    segmentation: float = 1.5
+    zoom: tuple[float, float] = (0.9, 2.0)
+    teach: tuple[float, float] = (4.0, 2.0)
+    taught: float = 0.5
+    detection: float = 0.15
+    box: float = 2.0
+    segmentation: float = 0.7
     soft: float = 2.0
-    presence: float = 0.12
+    presence: float = 0.1
     seed: int = 1
     config: VisionConfig = field(default_factory=VisionConfig)
 
@@ -94,6 +101,11 @@ class VisionRecipe:
             return self.rate
         done = min(1.0, (step - start) / max(1.0, self.steps - start))
         return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def forced_at(self, step: int) -> float:
+        """Share of the views whose stages see the teacher's features."""
+        first, last = self.forced
+        return min(1.0, max(0.0, (last - step) / max(1, last - first)))
 
     def phase_at(self, step: int) -> Phase:
         """The phase that a step belongs to."""
@@ -109,6 +121,7 @@ LONG = VisionRecipe(
     warmup=800,
     decay=0.4,
     ema=0.9995,
+    forced=(4000, 10000),
     mosaic=0.4,
     zoom=(0.6, 2.2),
 )
@@ -118,37 +131,40 @@ RECIPES = {"short": SHORT, "long": LONG}
 class VisionTrainer:
     """Network, averaged network, adaptors, optimiser and the place in the run."""
 
-    def __init__(self, recipe: VisionRecipe, device: torch.device) -> None:
+    def __init__(self, recipe: VisionRecipe, device: torch.device, look: Look) -> None:
         torch.manual_seed(recipe.seed)
+        self.look = look
         self.recipe, self.device, self.step = recipe, device, 0
         self.network = channels_last(VisionNetwork(recipe.config).to(device))
         self.average = deepcopy(self.network).eval().requires_grad_(False)
-        self.distillation = channels_last(Distillation(recipe.config).to(device))
-        self.optimiser = MuonAdamW(
-            parameter_groups(self.network, self.distillation, recipe.weight_decay), recipe.rate
-        )
+        self.optimiser = MuonAdamW(parameter_groups(self.network, recipe.weight_decay), recipe.rate)
         self.seconds = 0.0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Each loss of one batch, weighted; their sum is what is minimised."""
-        recipe = self.recipe
-        kind = self.device.type
-        with torch.autocast(kind, torch.bfloat16):
-            features = self.network.features(batch.rgb)
-            output = self.network.back_end(features, "fpn")
-            teach = self.distillation(features, batch)
+        recipe, network = self.recipe, self.network
+        lesson = self.look(batch.rgb)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            forced = recipe.forced_at(self.step)
+            random = torch.Generator().manual_seed(recipe.seed * 10**6 + self.step)
+            chosen = torch.rand(len(batch.rgb), generator=random) < forced
+            features, output = taught_features(network, batch.rgb, lesson, chosen, forced)
+        teach = [stage_loss(features[name], stage) for name, stage in lesson.stages.items()]
         done = self.step / recipe.steps
         share = recipe.teach[0] + (recipe.teach[1] - recipe.teach[0]) * min(1.0, done)
         classes, boxes = detection_loss(output, batch)
-        truth, soft = segmentation_loss(output, batch)
+        taught_classes, taught_boxes = taught_detection_loss(output, lesson)
         return {
             "class": recipe.detection * classes,
-            "box": recipe.box * boxes,
-            "mask": recipe.segmentation * truth,
-            "soft": recipe.soft * soft,
+            "box": recipe.detection * recipe.box * boxes,
+            "taught_class": recipe.taught * taught_classes,
+            "taught_box": recipe.taught * recipe.box * taught_boxes,
+            "mask": recipe.segmentation * mask_loss(output, batch),
+            "soft": recipe.soft * taught_mask_loss(output, batch, lesson),
             "presence": recipe.presence * presence_loss(output, batch),
-            "teach": share * teach,
-        }
+            "taught_presence": recipe.presence * taught_presence_loss(output, lesson),
+            "teach": share * torch.stack(teach).mean(),
+        } | {f"stage_{n}": v.detach() for n, v in zip(lesson.stages, teach, strict=True)}
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step of the optimiser; returns the losses and the gradient's norm."""
@@ -157,7 +173,7 @@ class VisionTrainer:
             group["lr"] = rate
         self.network.train()
         parts = self.losses(batch)
-        total = torch.stack(list(parts.values())).sum()
+        total = torch.stack([v for v in parts.values() if v.requires_grad]).sum()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
@@ -184,7 +200,6 @@ class VisionTrainer:
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
-            "distillation": self.distillation.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
@@ -201,9 +216,36 @@ class VisionTrainer:
             raise RequestError(f"{path} is a checkpoint of a network of another shape")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
-        self.distillation.load_state_dict(state["distillation"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def taught_features(
+    network: VisionNetwork, rgb: Tensor, lesson: Lesson, chosen: Tensor, forced: float
+) -> tuple[dict[str, Tensor], VisionOutput]:
+    """Features and outputs, made in part from the teacher's features ("teacher forcing").
+
+    The `chosen` views (N,) show each stage the teacher's features in front of it.  The others
+    show it the network's own, and a share `forced` of the gradient does not go on to the stage
+    before: one end-to-end gradient, too early, undoes what the first stages have learned.
+    """
+    chosen = chosen.view(-1, 1, 1, 1).to(rgb.device)
+
+    def given(name: str, own: Tensor) -> Tensor:
+        softened = own.detach() + (own - own.detach()) * (1 - forced)
+        return torch.where(chosen, lesson.stages[name].to(own.dtype), softened)
+
+    c2 = network.front_end(rgb, "c2")["c2"]
+    seen2 = given("c2", c2)
+    c3 = network.c3(seen2)
+    seen3 = given("c3", c3)
+    c4 = network.c4(seen3)
+    seen4 = given("c4", c4)
+    c5 = network.c5(seen4)
+    levels = network.fpn(seen3, seen4, given("c5", c5))
+    own = dict(zip(("p3", "p4", "p5"), levels, strict=True))
+    output = network.back_end({name: given(name, own[name]) for name in own}, "fpn")
+    return {"c2": c2, "c3": c3, "c4": c4, "c5": c5, **own}, output
 
 
 class CollapseWatch:
@@ -261,6 +303,7 @@ def train_vision(
     cache: Path,
     run: Path,
     *,
+    look: Look,
     device: str = "cpu",
     workers: int = 0,
     minutes: float | None = None,
@@ -275,6 +318,7 @@ def train_vision(
         data: folder with the training tars and JSON files.
         cache: folder written by `vision_cache.build`.
         run: folder for checkpoints, `log.jsonl` and TensorBoard events.
+        look: shows a batch (N, 3, H, W) to the teachers; `Teachers.look`.
         device: torch device.
         workers: processes that prepare batches; 0 prepares them in this one.
         minutes: stop (with a checkpoint) after so much time.
@@ -286,7 +330,7 @@ def train_vision(
         Path of the last checkpoint.
     """
     run.mkdir(parents=True, exist_ok=True)
-    trainer = VisionTrainer(recipe, torch.device(device))
+    trainer = VisionTrainer(recipe, torch.device(device), look)
     last = run / "last.pt"
     if last.exists():
         trainer.load(last)
@@ -327,13 +371,15 @@ class _Means:
 
 
 def with_steps(recipe: VisionRecipe, steps: int) -> VisionRecipe:
-    """The recipe for a shorter or longer run, phases scaled alike."""
+    """The recipe for a shorter or longer run, phases and forcing scaled alike."""
     ratio = steps / recipe.steps
     phases = tuple(
         replace(phase, until=max(1, round(phase.until * ratio))) if phase.until < 10**9 else phase
         for phase in recipe.phases
     )
-    return replace(recipe, steps=steps, phases=phases)
+    first, last = recipe.forced
+    forced = round(first * ratio), max(1, round(last * ratio))
+    return replace(recipe, steps=steps, phases=phases, forced=forced)
 
 
 def with_batches(recipe: VisionRecipe, scale: float) -> VisionRecipe:
@@ -346,7 +392,7 @@ def load_average(path: Path) -> tuple[VisionNetwork, int]:
     """The averaged network of a checkpoint, and the step that it was written at."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     config = dict(state["recipe"]["config"])
-    config["blocks"] = tuple(config["blocks"])
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     network = VisionNetwork(VisionConfig(**config))
     network.load_state_dict(state["average"])
     return network.eval(), int(state["step"])

@@ -32,7 +32,6 @@ class Batch:
     Attributes:
         rgb: (N, 3, n, n) float32 in 0..1, colours changed.
         mask: (N, n, n) uint8, 0..20 or 255.
-        maps: teacher maps, (N, C, h, w).
         valid: (N, n / 8, n / 8), 1 inside the picture.
         negatives: (N, n / 8, n / 8), weight of "nothing here".
         boxes, labels, trust: of all pictures' objects, one after another; see `Objects`.
@@ -41,7 +40,6 @@ class Batch:
 
     rgb: Tensor
     mask: Tensor
-    maps: dict[str, Tensor]
     valid: Tensor
     negatives: Tensor
     boxes: Tensor
@@ -61,7 +59,6 @@ class Batch:
         return Batch(
             self.rgb.to(device),
             self.mask.to(device),
-            {name: value.to(device) for name, value in self.maps.items()},
             self.valid.to(device),
             self.negatives.to(device),
             self.boxes.to(device),
@@ -84,7 +81,6 @@ class VisionBatches(torch.utils.data.Dataset):
         seed: int = 0,
         mosaic: float = 0.4,
         zoom: tuple[float, float] = (0.7, 2.0),
-        with_maps: bool = True,
     ) -> None:
         """Open the cache.
 
@@ -96,12 +92,11 @@ class VisionBatches(torch.utils.data.Dataset):
         seed: changes every batch.
         mosaic: share of views that are four pictures side by side.
         zoom: range of the picture's longer side over the view's.
-        with_maps: whether to cut the teachers' maps as well.
         """
         self.cache = BlobReader(cache / "pictures")
         self.samples = read_samples(data)
         self.side, self.size, self.seed = side, size, seed
-        self.mosaic, self.zoom, self.with_maps = mosaic, zoom, with_maps
+        self.mosaic, self.zoom = mosaic, zoom
         self.weights = sampling_weights(self.samples)
 
     def __len__(self) -> int:
@@ -141,7 +136,7 @@ class VisionBatches(torch.utils.data.Dataset):
         height, width = self.cache.get(key, "rgb").shape[:2]
         objects = known_objects(sample, self.cache.get(key, "teacher_boxes"))
         window = random_window(rng, (height, width), target, objects, zoom)
-        return cut_view(self.cache, sample, window, target, self.with_maps)
+        return cut_view(self.cache, sample, window, target)
 
 
 def sampling_weights(samples: list[Sample]) -> np.ndarray:
@@ -167,7 +162,6 @@ def stack(views: list[View], rng: np.random.Generator) -> Batch:
     return Batch(
         rgb=rgb.contiguous(memory_format=torch.channels_last),
         mask=torch.stack([v.mask for v in views]),
-        maps={name: torch.stack([v.maps[name] for v in views]) for name in views[0].maps},
         valid=torch.stack([v.valid for v in views]),
         negatives=torch.stack([v.negatives for v in views]),
         boxes=torch.from_numpy(np.concatenate([v.objects.boxes for v in views])),

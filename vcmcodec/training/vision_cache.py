@@ -1,18 +1,12 @@
-"""What the teachers see on every training picture, computed once.
+"""Training pictures, decoded once, and what the detection teacher finds in each.
 
-Running three teachers beside the network costs more than the network itself, and geometric
-augmentation can be applied to their feature maps as well as to pixels.  So each picture is shown
-to each teacher once; the maps, reduced to their principal components and to float16, go to disk
-together with the decoded picture, and `vision_views` cuts pictures and maps alike.
-
-Only teachers under a permissive licence are opened (`TEACHERS`).
+Its boxes complete the labels: in pictures whose labels are incomplete a sure box counts as an
+object, and any other as a region where nothing is punished (`vision_views.known_objects`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,86 +18,35 @@ from torch.nn import functional
 from vcmcodec.evaluation.teachers import VOC_IN_COCO, load_taps
 from vcmcodec.training.blobs import BlobWriter
 from vcmcodec.training.vision_pictures import Sample, decode_all, read_samples
+from vcmcodec.training.vision_teacher import TEACHERS
 from vcmcodec.vision.layers import channels_last
 
-TEACHERS = {
-    "yolox": "yolox-nano.pth",
-    "deeplab": "deeplabv3-mnv2-voc.pth",
-    "mobilenet": "mobilenetv2-imagenet.pth",
-}
-LONGER = {"yolox": 416, "deeplab": 512, "mobilenet": 352}  # input size, pixels
+LONGER = 416  # input size of the detector, pixels
 PSEUDO_SCORE = 0.1
 PSEUDO_OVERLAP = 0.65
 
 
-@dataclass(frozen=True)
-class MapSpec:
-    """One cached feature map.
-
-    Attributes:
-        teacher: key of `TEACHERS`.
-        tap: the teacher's node.
-        channels: principal components that are kept; 0 keeps all channels.
-        stride: input pixels a cell.
-        shift: position of cell 0 in cells from the picture's edge: 0.5 where cells tile the
-            picture, 0 where cell i is centred on pixel `stride * i`.
-    """
-
-    teacher: str
-    tap: str
-    channels: int
-    stride: int
-    shift: float = 0.5
-
-
-MAPS = {
-    "yolox_back8": MapSpec("yolox", "back8", 32, 8),
-    "yolox_neck16": MapSpec("yolox", "neck16", 96, 16),
-    "yolox_neck32": MapSpec("yolox", "neck32", 160, 32),
-    "mobilenet_back16": MapSpec("mobilenet", "back16", 160, 16),
-    "mobilenet_back32": MapSpec("mobilenet", "back32", 256, 32),
-    "deeplab_back16d": MapSpec("deeplab", "back16d", 128, 16, 0.0),
-    "deeplab_logits": MapSpec("deeplab", "logits", 0, 16, 0.0),
-}
-
-
-class TeacherPanel:
-    """The permissively licensed teachers, run on one picture at a time."""
+class Finder:
+    """The detection teacher, run on one picture at a time."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        """Load the teachers from their folder onto a device."""
+        """Load it from the teachers' folder onto a device."""
         taps = load_taps(folder)
         self.device = torch.device(device)
         self._suppress = taps.suppress
-        self.nets = {name: taps.Teacher(str(folder / file)) for name, file in TEACHERS.items()}
-        for net in self.nets.values():
-            channels_last(net.to(self.device))
+        self.net = channels_last(taps.Teacher(str(folder / TEACHERS["detector"])).to(self.device))
 
     @torch.no_grad()
-    def look(self, rgb: np.ndarray) -> tuple[dict[str, Tensor], np.ndarray, dict[str, float]]:
-        """Show a picture (H, W, 3) uint8 to all teachers.
+    def find(self, rgb: np.ndarray) -> np.ndarray:
+        """Objects of a picture (H, W, 3) uint8.
 
         Returns:
-            maps: one (C, h, w) float32 tensor a name in `MAPS`, not yet reduced.
-            boxes: (k, 6) float32: x1 y1 x2 y2 in picture pixels, score, VOC class.
-            scales: input pixels of each teacher a picture pixel.
+            (k, 6) float32: x1 y1 x2 y2 in picture pixels, score, VOC class.
         """
         picture = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255
-        maps: dict[str, Tensor] = {}
-        scales: dict[str, float] = {}
-        boxes = np.zeros((0, 6), np.float32)
-        for name, net in self.nets.items():
-            image, scale = _fit(picture, LONGER[name], net.meta["pad_value"])
-            scales[name] = scale
-            wanted = [spec.tap for spec in MAPS.values() if spec.teacher == name]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=name != "yolox"):
-                out, features = net(image.to(self.device), taps=wanted)
-            for key, spec in MAPS.items():
-                if spec.teacher == name:
-                    maps[key] = features[spec.tap][0].float().cpu()
-            if name == "yolox":
-                boxes = self._boxes(out, scale, rgb.shape[0], rgb.shape[1])
-        return maps, boxes, scales
+        image, scale = _fit(picture, LONGER, self.net.meta["pad_value"])
+        out, _ = self.net(image.to(self.device), taps=())
+        return self._boxes(out, scale, rgb.shape[0], rgb.shape[1])
 
     def _boxes(self, out: dict[str, Any], scale: float, height: int, width: int) -> np.ndarray:
         score, label = out["scores"][0].cpu()[:, list(VOC_IN_COCO)].max(1)
@@ -128,35 +71,6 @@ def _fit(picture: Tensor, longer: int, pad_value: float) -> tuple[Tensor, float]
     return padded.contiguous(memory_format=torch.channels_last), scale
 
 
-def fit_components(panel: TeacherPanel, pictures: list[np.ndarray]) -> dict[str, dict[str, Tensor]]:
-    """Principal components of every map over some pictures.
-
-    Returns:
-        For each map: `mean` (C,), `basis` (C, k) with columns scaled so that the kept components
-        have mean square 1 over all of them, the strong ones softly reduced (variance ** -0.25).
-    """
-    rows: dict[str, list[Tensor]] = {name: [] for name in MAPS}
-    for rgb in pictures:
-        maps, _, _ = panel.look(rgb)
-        for name, value in maps.items():
-            flat = value.flatten(1).t()
-            rows[name].append(flat[torch.randperm(len(flat))[:200]])
-    found = {}
-    for name, spec in MAPS.items():
-        data = torch.cat(rows[name]).double()
-        mean = data.mean(0)
-        if spec.channels == 0:
-            found[name] = {"mean": torch.zeros_like(mean), "basis": torch.eye(len(mean))}
-        else:
-            _, values, vectors = torch.linalg.svd(data - mean, full_matrices=False)
-            variance = values[: spec.channels] ** 2 / len(data)
-            gain = variance.clamp(min=1e-12) ** -0.25
-            gain = gain / (variance * gain**2).mean().sqrt()
-            found[name] = {"mean": mean, "basis": vectors[: spec.channels].t() * gain}
-        found[name] = {key: value.float() for key, value in found[name].items()}
-    return found
-
-
 def build(
     data: Path,
     teachers: Path,
@@ -174,27 +88,16 @@ def build(
         device: where the teachers run.
         progress: told how many pictures are done, of how many.
     """
-    torch.manual_seed(0)
-    panel = TeacherPanel(teachers, device)
+    finder = Finder(teachers, device)
     samples = read_samples(data)
-    chosen = samples[:: max(1, len(samples) // 160)]
-    components = fit_components(panel, [rgb for _, rgb, _ in decode_all(data, chosen)])
     writer = BlobWriter(cache / "pictures")
     for count, (sample, rgb, mask) in enumerate(decode_all(data, samples)):
-        maps, boxes, scales = panel.look(rgb)
-        arrays = {"rgb": rgb, "teacher_boxes": boxes}
+        arrays = {"rgb": rgb, "teacher_boxes": finder.find(rgb)}
         if mask is not None:
             arrays["mask"] = mask.astype(np.uint8)
-        for name, value in maps.items():
-            part = components[name]
-            flat = (value.flatten(1).t() - part["mean"]) @ part["basis"]
-            arrays[name] = flat.reshape(*value.shape[1:], -1).half().numpy()  # (h, w, C)
-        arrays["scales"] = np.array([scales[name] for name in TEACHERS], np.float32)
         writer.add(record_key(sample), arrays)
         progress(count + 1, len(samples))
     writer.close()
-    torch.save(components, cache / "components.pt")
-    (cache / "maps.json").write_text(json.dumps({k: vars(v) for k, v in MAPS.items()}))
 
 
 def record_key(sample: Sample) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from vcmcodec.training.vision_batches import Batch
-from vcmcodec.training.vision_cache import MAPS
-from vcmcodec.vision.network import VisionConfig, VisionOutput
+from vcmcodec.training.vision_teacher import Lesson
+from vcmcodec.vision.network import VisionOutput
 from vcmcodec.vision.tasks.detection import flatten_levels
 
 # weight of a pixel by class, background first: sqrt(0.04 / share of the training masks), 1 to 4
@@ -18,39 +18,7 @@ PIXEL_WEIGHTS = (
 )  # fmt: skip
 FOREGROUND = 2.0  # weight of the teacher's word where it sees an object
 TOP_CELLS = 10  # cells an object may claim; TOOD, Feng et al. 2021, takes 13
-# student feature that learns each teacher map; deeplab's logits teach the segmentation head
-DISTILLED = {
-    "yolox_back8": "c3",
-    "yolox_neck16": "p4",
-    "yolox_neck32": "p5",
-    "mobilenet_back16": "c4",
-    "mobilenet_back32": "c5",
-    "deeplab_back16d": "c4",
-}
-
-
-class Distillation(nn.Module):
-    """1x1 maps from the student's features to the teachers' components; dropped after training."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        width = {"c3": config.c3, "c4": config.c4, "c5": config.c5}
-        self.adaptors = nn.ModuleDict(
-            {
-                name: nn.Conv2d(width.get(where, config.pyramid), MAPS[name].channels, 1)
-                for name, where in DISTILLED.items()
-            }
-        )
-
-    def forward(self, features: dict[str, Tensor], batch: Batch) -> Tensor:
-        """Mean squared distance to the teachers inside the pictures; about 1 untrained."""
-        total = features["c3"].new_zeros((), dtype=torch.float32)
-        for name, where in DISTILLED.items():
-            step = MAPS[name].stride // 8
-            weight = batch.valid[:, None, step // 2 :: step, step // 2 :: step]
-            error = (self.adaptors[name](features[where]).float() - batch.maps[name]) ** 2
-            total = total + (error.mean(1, keepdim=True) * weight).sum() / weight.sum().clamp(min=1)
-        return total / len(DISTILLED)
+LEAST_SCORE = 0.03  # of the teacher, from which its box teaches
 
 
 def box_iou(first: Tensor, second: Tensor, generalised: bool = False) -> Tensor:
@@ -168,6 +136,22 @@ def _ignore(weight: Tensor, centres: Tensor, boxes: Tensor, labels: Tensor) -> N
         weight[inside, label] = 0
 
 
+def taught_detection_loss(output: VisionOutput, lesson: Lesson) -> tuple[Tensor, Tensor]:
+    """(class loss, box loss) against what the detector says of every cell."""
+    assert output.class_logits is not None
+    assert output.distances is not None
+    logits, boxes, _, _ = flatten_levels(
+        [level.float() for level in output.class_logits], output.distances
+    )
+    best = lesson.scores.amax(2)
+    total = best.sum().clamp(min=4.0)
+    classes = functional.binary_cross_entropy_with_logits(logits, lesson.scores, reduction="sum")
+    sure = best > LEAST_SCORE
+    overlap = box_iou(boxes[sure], lesson.boxes[sure], generalised=True)
+    weight = best[sure]
+    return classes / total, ((1 - overlap) * weight).sum() / weight.sum().clamp(min=1.0)
+
+
 def mask_loss(output: VisionOutput, batch: Batch) -> Tensor:
     """Cross-entropy against true masks at stride 4; 0 where none is known."""
     assert output.segmentation is not None
@@ -179,18 +163,17 @@ def mask_loss(output: VisionOutput, batch: Batch) -> Tensor:
     return loss / balance[truth[truth != 255]].sum().clamp(min=1)
 
 
-def segmentation_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(loss against true masks at stride 4, divergence from the teacher at stride 8)."""
+def taught_mask_loss(output: VisionOutput, batch: Batch, lesson: Lesson) -> Tensor:
+    """Divergence from the segmenter's classes at stride 8."""
     assert output.segmentation is not None
-    logits = output.segmentation.float()
-    teacher = batch.maps["deeplab_logits"].log_softmax(1)
+    teacher = lesson.segmentation.log_softmax(1)
     divergence = functional.kl_div(
-        logits.log_softmax(1), teacher, reduction="none", log_target=True
+        output.segmentation.float().log_softmax(1), teacher, reduction="none", log_target=True
     ).sum(1)
     # where a true mask is known the teacher has a smaller say
     weight = batch.valid * torch.where(batch.mask[:, 4::8, 4::8] == 255, 1.0, 0.3)
     weight = weight * torch.where(teacher.argmax(1) > 0, FOREGROUND, 1.0)
-    return mask_loss(output, batch), (divergence * weight).sum() / weight.sum().clamp(min=1)
+    return (divergence * weight).sum() / weight.sum().clamp(min=1)
 
 
 def presence_loss(output: VisionOutput, batch: Batch) -> Tensor:
@@ -208,3 +191,10 @@ def presence_loss(output: VisionOutput, batch: Batch) -> Tensor:
         weight[i, labels[trust > 0]] = known[i].clamp(min=0.2)
     loss = functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum")
     return loss / weight.sum().clamp(min=1) * 20
+
+
+def taught_presence_loss(output: VisionOutput, lesson: Lesson) -> Tensor:
+    """The same against the detector's best score of each class."""
+    assert output.presence is not None
+    wanted = lesson.scores.amax(1)
+    return functional.binary_cross_entropy_with_logits(output.presence, wanted) * 20

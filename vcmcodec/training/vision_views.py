@@ -1,13 +1,11 @@
-"""Augmented views: a picture, its labels and its teachers' maps, cut and scaled together.
+"""Augmented views: a picture and its labels, cut and scaled together.
 
 A view is a rectangle of a stored picture, which may reach beyond it, scaled to some size and
-perhaps mirrored.  Feature maps are resampled bilinearly to the student's strides with two small
-matrices, so nothing is computed twice.  A mosaic is four views side by side.
+perhaps mirrored.  A mosaic is four views side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from vcmcodec.training.blobs import BlobReader
-from vcmcodec.training.vision_cache import MAPS, TEACHERS, record_key
+from vcmcodec.training.vision_cache import record_key
 from vcmcodec.training.vision_pictures import Sample
 from vcmcodec.vision.tasks.boxes import overlaps
 
 GREY = 114
 IGNORED = 255
 SURE = 0.5  # teacher's score from which its box counts as an object in a picture without labels
-STUDENT_STRIDE = {name: spec.stride for name, spec in MAPS.items()} | {"deeplab_logits": 8}
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,6 @@ class View:
     Attributes:
         rgb: (3, h, w) uint8.
         mask: (h, w) uint8, class 0..20, 255 where unknown.
-        maps: teacher maps by name, (C, h / stride, w / stride) float32.
         valid: (h / 8, w / 8) float32, 1 inside the picture.
         objects: boxes in pixels of the view.
         negatives: (h / 8, w / 8) float32: how far "no box" means "no object" (1, 0.5 or 0).
@@ -64,7 +60,6 @@ class View:
 
     rgb: Tensor
     mask: Tensor
-    maps: dict[str, Tensor]
     valid: Tensor
     objects: Objects
     negatives: Tensor
@@ -132,9 +127,7 @@ def random_window(
     return Window(left, top, w, h, bool(rng.random() < 0.5))
 
 
-def cut_view(
-    cache: BlobReader, sample: Sample, window: Window, target: tuple[int, int], with_maps: bool
-) -> View:
+def cut_view(cache: BlobReader, sample: Sample, window: Window, target: tuple[int, int]) -> View:
     """Cut one view; `target` is its (height, width), multiples of 32."""
     key = record_key(sample)
     rgb = _cut_picture(cache.get(key, "rgb"), window, target, GREY, Image.Resampling.BILINEAR)
@@ -155,7 +148,6 @@ def cut_view(
     return View(
         rgb=torch.from_numpy(rgb.transpose(2, 0, 1).copy()),
         mask=torch.from_numpy(mask.copy()),
-        maps=_cut_maps(cache, key, window, target) if with_maps else {},
         valid=torch.from_numpy(valid.astype(np.float32)),
         objects=_move_objects(objects, window, target),
         negatives=torch.full(cells, sure),
@@ -183,58 +175,6 @@ def _cut_picture(
 def _inside(count: int, start: float, length: float, size: int) -> np.ndarray:
     centre = start + (np.arange(count) + 0.5) * length / count
     return ((centre > 0) & (centre < size)).astype(np.float32)
-
-
-def interpolation_matrix(
-    count: int, start: float, length: float, cells: int, cells_a_pixel: float, shift: float
-) -> np.ndarray:
-    """Linear interpolation along one axis as a (count, cells) matrix.
-
-    Row j reads the map at pixel `start + (j + 0.5) * length / count`, which lies at cell
-    `pixel * cells_a_pixel - shift`; beyond the ends the last cell is repeated.
-    """
-    pixel = start + (np.arange(count) + 0.5) * length / count
-    place = np.clip(pixel * cells_a_pixel - shift, 0, cells - 1)
-    low = np.minimum(place.astype(np.int64), max(cells - 2, 0))
-    part = (place - low).astype(np.float32)
-    matrix = np.zeros((count, cells), np.float32)
-    matrix[np.arange(count), low] = 1 - part
-    matrix[np.arange(count), np.minimum(low + 1, cells - 1)] += part
-    return matrix
-
-
-def _cut_maps(
-    cache: BlobReader, key: str, window: Window, target: tuple[int, int]
-) -> dict[str, Tensor]:
-    scales = dict(zip(TEACHERS, cache.get(key, "scales"), strict=True))
-    maps = {}
-    for name, spec in MAPS.items():
-        stored = cache.get(key, name)
-        rows, columns = target[0] // STUDENT_STRIDE[name], target[1] // STUDENT_STRIDE[name]
-        density = float(scales[spec.teacher]) / spec.stride
-        down = interpolation_matrix(
-            rows, window.top, window.height, stored.shape[0], density, spec.shift
-        )
-        across = interpolation_matrix(
-            columns, window.left, window.width, stored.shape[1], density, spec.shift
-        )
-        if window.flip:
-            across = across[::-1]
-        seen_y, seen_x = _used(down), _used(across)
-        part = torch.from_numpy(stored[seen_y, seen_x].copy()).float()
-        height, width, channels = part.shape
-        left = torch.from_numpy(down[:, seen_y].copy())
-        right = torch.from_numpy(across[:, seen_x].copy())
-        # two plain matrix products, the channels always innermost
-        fine = (left @ part.view(height, width * channels)).view(rows, width, channels)
-        maps[name] = torch.matmul(right, fine).permute(2, 0, 1)
-    return maps
-
-
-def _used(matrix: np.ndarray) -> slice:
-    """The columns of an interpolation matrix that are not all zero."""
-    used = np.flatnonzero(matrix.any(0))
-    return slice(int(used[0]), int(used[-1]) + 1)
 
 
 def _move_objects(objects: Objects, window: Window, target: tuple[int, int]) -> Objects:
@@ -270,11 +210,9 @@ def join_views(views: list[View]) -> View:
         moved = Objects(view.objects.boxes + offset, view.objects.labels, view.objects.trust)
         objects = moved if objects is None else objects.join(moved)
     assert objects is not None
-    names: Mapping[str, Tensor] = views[0].maps
     return View(
         rgb=glue([v.rgb for v in views]),
         mask=glue([v.mask for v in views]),
-        maps={name: glue([v.maps[name] for v in views]) for name in names},
         valid=glue([v.valid for v in views]),
         objects=objects,
         negatives=glue([v.negatives for v in views]),

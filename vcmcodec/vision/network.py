@@ -4,8 +4,8 @@
                                 |        |         |
                                 +--------+---------+--> pyramid p3 /8, p4 /16, p5 /32
                                                          |-> detection head (p3, p4, p5)
-                                                         `-> segmentation head (p3, at stride 8)
-                                                   c5 --> classification head
+                                                         |-> segmentation head (all, at stride 8)
+                                                         `-> classification head (p5)
 
 A split point is a place where the network can be cut.  `front_end(rgb, split)` gives the tensors
 that cross the cut, all of them and no more; `back_end(features, split)` goes on from there.
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vcmcodec.errors import RequestError
-from vcmcodec.vision.layers import Context, ConvNorm, Residual, Separable, fold_norms
+from vcmcodec.vision.layers import Context, ConvNorm, Fuse, Residual, Separable, fold_norms
 
 STRIDES = (8, 16, 32)
 TASKS = ("detection", "segmentation", "classification")
@@ -33,12 +33,7 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "c3": ("c3",),
     "c4": ("c3", "c4"),
     "c5": ("c3", "c4", "c5"),
-    "fpn": ("c5", "p3", "p4", "p5"),
-}
-_READS = {
-    "detection": {"c3", "c4", "c5", "p3", "p4", "p5"},
-    "segmentation": {"c3", "c4", "c5", "p3"},
-    "classification": {"c5"},
+    "fpn": ("p3", "p4", "p5"),
 }
 STAGE_STRIDES = {"stem": 2, "c2": 4, "c3": 8, "c4": 16, "c5": 32, "p3": 8, "p4": 16, "p5": 32}
 
@@ -50,8 +45,9 @@ class VisionConfig:
     Attributes:
         stem, c2, c3, c4, c5: channels of the backbone's stages.
         blocks: residual blocks in c2, c3, c4, c5.
-        pyramid: channels of every pyramid level.
-        head: channels inside the heads.
+        pyramid: channels of p3, p4, p5.
+        head: channels inside the detection head.
+        segmentation: channels inside the segmentation head.
         classes: number of classes, without background.
     """
 
@@ -60,9 +56,10 @@ class VisionConfig:
     c3: int = 64
     c4: int = 128
     c5: int = 256
-    blocks: tuple[int, int, int, int] = (0, 1, 2, 1)
-    pyramid: int = 96
+    blocks: tuple[int, int, int, int] = (1, 1, 2, 1)
+    pyramid: tuple[int, int, int] = (64, 128, 256)
     head: int = 80
+    segmentation: int = 64
     classes: int = 20
 
 
@@ -84,11 +81,11 @@ class VisionOutput:
     presence: Tensor | None = None
 
 
-def stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
-    """Halve the picture, then refine."""
-    return nn.Sequential(
-        ConvNorm(inputs, outputs, 3, 2), *[Residual(outputs) for _ in range(blocks)]
-    )
+def stage(inputs: int, outputs: int, blocks: int, *extra: nn.Module) -> nn.Sequential:
+    """Halve the picture, then `extra`, then refine; ends in SiLU."""
+    first = ConvNorm(inputs, outputs, 3, 2, act="silu")
+    acts = ["relu"] * (blocks - 1) + ["silu"]
+    return nn.Sequential(first, *extra, *[Residual(outputs, acts[i]) for i in range(blocks)])
 
 
 def _start(out: nn.Module, bias: float) -> None:
@@ -100,28 +97,27 @@ def _start(out: nn.Module, bias: float) -> None:
 
 
 class Pyramid(nn.Module):
-    """Top-down, then bottom-up fusion of c3, c4, c5 into p3, p4, p5 of equal width."""
+    """Top-down, then bottom-up fusion of c3, c4, c5 into p3, p4, p5."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        width = config.pyramid
-        self.lateral5 = ConvNorm(config.c5, width, 1)
-        self.lateral4 = ConvNorm(config.c4, width, 1)
-        self.lateral3 = ConvNorm(config.c3, width, 1)
-        self.merge4 = ConvNorm(width, width)
-        self.merge3 = ConvNorm(width, width)
-        self.down4 = ConvNorm(width, width, 3, 2)
-        self.out4 = ConvNorm(width, width)
-        self.down5 = ConvNorm(width, width, 3, 2)
-        self.out5 = ConvNorm(width, width)
+        w3, w4, w5 = config.pyramid
+        self.lateral5 = ConvNorm(config.c5, w4, 1)
+        self.merge4 = Fuse(w4 + config.c4, w4)
+        self.lateral4 = ConvNorm(w4, w3, 1)
+        self.merge3 = Fuse(w3 + config.c3, w3)
+        self.down4 = ConvNorm(w3, w3, 3, 2)
+        self.out4 = Fuse(2 * w3, w4)
+        self.down5 = ConvNorm(w4, w4, 3, 2)
+        self.out5 = Fuse(2 * w4, w5)
 
     def forward(self, c3: Tensor, c4: Tensor, c5: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Levels at strides 8, 16, 32, each (N, pyramid, h, w)."""
+        """Levels at strides 8, 16, 32."""
         t5 = self.lateral5(c5)
-        t4 = self.merge4(self.lateral4(c4) + functional.interpolate(t5, c4.shape[2:]))
-        p3 = self.merge3(self.lateral3(c3) + functional.interpolate(t4, c3.shape[2:]))
-        p4 = self.out4(t4 + self.down4(p3))
-        p5 = self.out5(t5 + self.down5(p4))
+        t4 = self.lateral4(self.merge4(functional.interpolate(t5, c4.shape[2:]), c4))
+        p3 = self.merge3(functional.interpolate(t4, c3.shape[2:]), c3)
+        p4 = self.out4(self.down4(p3), t4)
+        p5 = self.out5(self.down5(p4), t5)
         return p3, p4, p5
 
 
@@ -130,18 +126,14 @@ class DetectionHead(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        levels = range(len(STRIDES))
+        levels = config.pyramid
         self.class_towers = nn.ModuleList(
-            nn.Sequential(
-                Separable(config.pyramid, config.head), Separable(config.head, config.head)
-            )
-            for _ in levels
+            nn.Sequential(Separable(width, config.head), Separable(config.head, config.head))
+            for width in levels
         )
         self.box_towers = nn.ModuleList(
-            nn.Sequential(
-                Separable(config.pyramid, config.head), Separable(config.head, config.head)
-            )
-            for _ in levels
+            nn.Sequential(Separable(width, config.head), Separable(config.head, config.head))
+            for width in levels
         )
         self.class_outs = nn.ModuleList(nn.Conv2d(config.head, config.classes, 1) for _ in levels)
         self.box_outs = nn.ModuleList(nn.Conv2d(config.head, 4, 1) for _ in levels)
@@ -162,22 +154,25 @@ class DetectionHead(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    """Class logits at stride 8 from the finest pyramid level and the deepest one."""
+    """Class logits at stride 8 from all pyramid levels."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.context = ConvNorm(config.c5, config.head, 1)
-        self.lateral = ConvNorm(config.pyramid, config.head, 1, act=False)
-        self.act = nn.ReLU(inplace=True)
-        self.tower = nn.Sequential(
-            Separable(config.head, config.head), Separable(config.head, config.head)
-        )
-        self.out = nn.Conv2d(config.head, config.classes + 1, 1)
+        w3, w4, w5 = config.pyramid
+        width = config.segmentation
+        self.lateral3 = ConvNorm(w3, width, 1, act="")
+        self.lateral4 = ConvNorm(w4, width, 1, act="")
+        self.lateral5 = ConvNorm(w5, width, 1, act="")
+        self.tower = nn.Sequential(nn.ReLU(inplace=True), Residual(width), Separable(width, width))
+        self.out = nn.Conv2d(width, config.classes + 1, 1)
 
-    def forward(self, p3: Tensor, c5: Tensor) -> Tensor:
+    def forward(self, p3: Tensor, p4: Tensor, p5: Tensor) -> Tensor:
         """(N, classes + 1, h, w) logits at the stride of p3."""
-        context = functional.interpolate(self.context(c5), p3.shape[2:], mode="bilinear")
-        return self.out(self.tower(self.act(self.lateral(p3) + context)))
+        fine = p3.shape[2:]
+        mixed = self.lateral4(p4)
+        deep = functional.interpolate(self.lateral5(p5), mixed.shape[2:], mode="bilinear")
+        mixed = functional.interpolate(mixed + deep, fine, mode="bilinear")
+        return self.out(self.tower(self.lateral3(p3) + mixed))
 
 
 class ClassificationHead(nn.Module):
@@ -185,14 +180,33 @@ class ClassificationHead(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.tower = ConvNorm(config.c5, config.c5, 1)
-        self.out = nn.Conv2d(config.c5, config.classes, 1)
+        self.tower = ConvNorm(config.pyramid[2], config.pyramid[2], 1)
+        self.out = nn.Conv2d(config.pyramid[2], config.classes, 1)
         _start(self.out, -2.0)  # a class is in one picture of eight
 
-    def forward(self, c5: Tensor) -> Tensor:
+    def forward(self, p5: Tensor) -> Tensor:
         """(N, classes) logits."""
-        scores = self.out(self.tower(c5)).float()
+        scores = self.out(self.tower(p5)).float()
         return 0.5 * (scores.mean((2, 3)) + scores.amax((2, 3)))
+
+
+def soften_stages(network: nn.Module) -> None:
+    """Let the features of an untaught network be about as large as those they learn from."""
+    for part in network.modules():
+        if isinstance(part, Residual):
+            nn.init.constant_(_gain(part.second), 0.25)
+        elif isinstance(part, Fuse):
+            nn.init.constant_(_gain(part.mix), 0.4)
+            nn.init.constant_(_gain(part.refine), 0.25)
+        elif isinstance(part, nn.Sequential) and isinstance(part[-1], Residual):
+            first = part[0] if isinstance(part[0], ConvNorm) else None
+            if first is not None:
+                nn.init.constant_(_gain(first), 0.4)
+
+
+def _gain(layer: ConvNorm) -> Tensor:
+    assert isinstance(layer.norm, nn.BatchNorm2d)
+    return layer.norm.weight
 
 
 class VisionNetwork(nn.Module):
@@ -206,16 +220,16 @@ class VisionNetwork(nn.Module):
         self.config = config = config or VisionConfig()
         self.register_buffer("mean", torch.tensor([0.45, 0.44, 0.41]).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor([3.7, 3.7, 3.6]).view(1, 3, 1, 1))
-        self.stem = ConvNorm(3, config.stem, 3, 2)
+        self.stem = ConvNorm(3, config.stem, 6, 2, act="silu")
         self.c2 = stage(config.stem, config.c2, config.blocks[0])
         self.c3 = stage(config.c2, config.c3, config.blocks[1])
         self.c4 = stage(config.c3, config.c4, config.blocks[2])
-        self.c5 = stage(config.c4, config.c5, config.blocks[3])
-        self.c5.append(Context(config.c5))
+        self.c5 = stage(config.c4, config.c5, config.blocks[3], Context(config.c5))
         self.fpn = Pyramid(config)
         self.detection = DetectionHead(config)
         self.segmentation = SegmentationHead(config)
         self.classification = ClassificationHead(config)
+        soften_stages(self)
 
     def forward(self, rgb: Tensor, tasks: Collection[str] = TASKS) -> VisionOutput:
         """Run the whole network.
@@ -261,13 +275,12 @@ class VisionNetwork(nn.Module):
         have = self._run({name: features[name] for name in needed}, wanted)
         output = VisionOutput()
         if "detection" in tasks:
-            output.class_logits, output.distances = self.detection(
-                (have["p3"], have["p4"], have["p5"])
-            )
+            levels = (have["p3"], have["p4"], have["p5"])
+            output.class_logits, output.distances = self.detection(levels)
         if "segmentation" in tasks:
-            output.segmentation = self.segmentation(have["p3"], have["c5"])
+            output.segmentation = self.segmentation(have["p3"], have["p4"], have["p5"])
         if "classification" in tasks:
-            output.presence = self.classification(have["c5"])
+            output.presence = self.classification(have["p5"])
         return output
 
     def features(self, rgb: Tensor) -> dict[str, Tensor]:
@@ -301,8 +314,8 @@ class VisionNetwork(nn.Module):
 
 _HEAD_INPUTS = {
     "detection": {"p3", "p4", "p5"},
-    "segmentation": {"p3", "c5"},
-    "classification": {"c5"},
+    "segmentation": {"p3", "p4", "p5"},
+    "classification": {"p5"},
 }
 
 
@@ -315,15 +328,11 @@ def check_split(split: str) -> None:
 def crossing(split: str, tasks: Collection[str] = TASKS) -> tuple[str, ...]:
     """Names of the tensors at a split point that the given tasks need.
 
-    Classification alone, for example, needs no c3 at the split point c4.
+    At the split point fpn classification alone, for example, needs p5 only.
     """
     check_split(split)
     names = SPLITS[split]
-    if len(names) == 1:
+    if split != "fpn":
         return names
-    reads = set().union(*(_READS[task] for task in tasks))
-    if split == "c4" and "c5" in reads:
-        reads |= {"c4"}
-    if split == "fpn":
-        reads = set().union(*(_HEAD_INPUTS[task] for task in tasks))
+    reads = set().union(*(_HEAD_INPUTS[task] for task in tasks))
     return tuple(name for name in names if name in reads)

@@ -41,7 +41,8 @@ class SplitPoint:
 
 def split_points(config: VisionConfig) -> dict[str, SplitPoint]:
     """Every split point of a network of that shape, from the picture inwards."""
-    widths = {name: getattr(config, name, config.pyramid) for name in STAGE_STRIDES}
+    widths = dict(zip(("p3", "p4", "p5"), config.pyramid, strict=True))
+    widths |= {name: getattr(config, name) for name in STAGE_STRIDES if name not in widths}
     return {
         split: SplitPoint(
             split,

@@ -93,7 +93,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> VisionModel:
             raise WeightsError(f"{path} holds {about.get('format', 'no vision network')}")
         known = {field.name for field in fields(VisionConfig)}
         values = {k: v for k, v in about["config"].items() if k in known}
-        values["blocks"] = tuple(values["blocks"])
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         network = VisionNetwork(VisionConfig(**values)).fold()
         network.load_state_dict(tensors)
         labels, longer = tuple(about["labels"]), int(about["longer_side"])
