@@ -30,7 +30,7 @@ from vcmcodec.profiles.tiles import Rectangle, expand, grid_of, padded_pixels, t
 
 NAME = "scene"
 LEVELS = 8
-LMBDAS = tuple(0.0006 * 150 ** (i / (LEVELS - 1)) for i in range(LEVELS))
+LMBDAS = tuple(0.00015 * 600 ** (i / (LEVELS - 1)) for i in range(LEVELS))
 TRANSFORM = TransformShape(
     trunk=(48, 96, 192), latent=(64, 160, 320), trunk_blocks=1, latent_blocks=3
 )
@@ -38,14 +38,14 @@ LATENT = LatentShape(
     slices=(16, 48, 96, 160), phases=(4, 2, 2, 2), layers=(0, 0, 1, 2), hyper=8, levels=LEVELS
 )
 
-DEFAULT_QUALITY = 50.0
-DEFAULT_BASE_QUALITY = 35.0  # of machine tasks, where no tasks model has measured them
+DEFAULT_QUALITY = 60.0
+DEFAULT_BASE_QUALITY = 50.0  # of machine tasks, where no tasks model has measured them
 TILE_CELLS = 64
 TILED_FROM_PIXELS = 2**22  # larger pictures are cut into tiles
 DIGEST_BYTES = 8
 # Below this difference of levels, in hundredths, coding the base's channels again costs more than
 # it gives (measured, decisions/0005); part of the norm (section 6.1).
-REFINED_FROM = 2500
+REFINED_FROM = 2000
 RATE_PRICE = 0.15  # share of the Lagrangian's price at which rounding weighs bits; decisions/0005
 Runs = Mapping[tuple[Kind, LayerId, int, int], bytes]  # (kind, layer, group position, tile)
 

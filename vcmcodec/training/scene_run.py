@@ -291,6 +291,6 @@ def _task_step(
     value = task_loss(learned.codec, images, plan, outcome, away, recipe)
     bits = float(outcome.bits.detach()) * 3 / images.numel()
     third = min(2, plan.level * 3 // (recipe.task_level + 1))  # rates low, middle, high
-    seen = {f"bpp_{third}": bits, f"away_{third}": away.item(), "task_loss": value.item()}
-    report_means(means, seen | {f"away_{name}": part for name, part in parts.items()})
+    figures = {f"bpp_{third}": bits, f"away_{third}": away.item(), "task_loss": value.item()}
+    report_means(means, figures | {f"away_{name}": part for name, part in parts.items()})
     return bits, value

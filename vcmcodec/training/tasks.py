@@ -39,9 +39,8 @@ from vcmcodec.vision.network import VisionNetwork
 
 CELL = 16
 GREY = 0.45  # of the cells that are not there, in the picture that the network should have seen
-# views (N, 3, H, W) in 0..1 and a rate level -> base latents (N, rows, columns, channels), and
-# the pictures that people would see of them, (N, 3, H, W)
-LatentSource = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+# views (N, 3, H, W) in 0..1 and a rate level -> base latents (N, rows, columns, channels)
+LatentSource = Callable[[Tensor, int], Tensor]
 REPORT_EVERY, SAVE_EVERY = 20, 200
 
 
@@ -56,8 +55,6 @@ class TasksRecipe:
         dropped: share of the batches in which groups are missing.
         rate, warmup, decay: step size, steps of growth, share of the steps in which it falls.
         weight_decay, clip, ema: of the optimiser, of gradients, of the averaged weights.
-        previewed: share of the steps, at the start, in which what is wanted are the features of the
-            base's own picture: all of them can be known, which teaches fast.
         width, blocks: shape of the transform.
     """
 
@@ -66,13 +63,12 @@ class TasksRecipe:
     side: int = 256
     top_quality: float = 80.0
     dropped: float = 0.12
-    rate: float = 3e-3
+    rate: float = 4e-4
     warmup: int = 60
     decay: float = 0.5
     weight_decay: float = 0.01
     clip: float = 5.0
     ema: float = 0.995
-    previewed: float = 0.3
     width: int = 96
     blocks: int = 1
     seed: int = 1
@@ -157,12 +153,9 @@ class TasksTrainer:
         )  # fmt: skip
         self.transform = FeatureTransform(shape)
         top = recipe.top_quality * RATE_LEVEL_MAX / 100
-        seen = [latents(crop, int(top * i / len(crops))) for i, crop in enumerate(crops)]
-        self.transform.adapt(torch.cat([latent for latent, _ in seen]))
-        previews = torch.cat([preview for _, preview in seen])
-        self.transform.start_unpacking(
-            torch.cat([latent for latent, _ in seen]), early_input(vision, previews)
-        )
+        seen = torch.cat([latents(crop, int(top * i / len(crops))) for i, crop in enumerate(crops)])
+        self.transform.adapt(seen)
+        self.transform.start_unpacking(seen, early_input(vision, torch.cat(crops)))
         self.transform.start_from(own_stages(vision))
         self.average = deepcopy(self.transform).requires_grad_(False)
         groups = parameter_groups(self.transform, recipe.weight_decay)
@@ -175,9 +168,7 @@ class TasksTrainer:
         images = self.views.batch(recipe.batch, random)
         top = recipe.top_quality * RATE_LEVEL_MAX / 100
         rate_level = int(top * random.random() * (1.0 if random.random() < 0.5 else 1 / 3))
-        latent, preview = self.latents(images, rate_level)
-        if self.step < recipe.previewed * recipe.steps:
-            images = preview
+        latent = self.latents(images, rate_level)
         present = torch.ones(*latent.shape[:3], 1)
         if random.random() < recipe.dropped:
             labels = random_labels(latent.shape[1], latent.shape[2], random)
@@ -313,17 +304,15 @@ class Installed:
             levels=shape.levels, base_channels=shape.base_channels,
         )  # fmt: skip
 
-    def latents(self, images: Tensor, rate_level: int) -> tuple[Tensor, Tensor]:
-        """Write the base layer of each view to a file, and decode its latent and its picture."""
-        found, seen = [], []
+    def latents(self, images: Tensor, rate_level: int) -> Tensor:
+        """Write the base layer of each view to a file, and decode its latent."""
+        found = []
         for rgb in (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy():
             quality = rate_level * 100 / RATE_LEVEL_MAX
             data = codec.encode(rgb, tasks=["detection"], base_quality=quality, model=self.scene.id)
             with Reader(data) as reader:
                 found.append(reader.latent().latent)
-            shown = np.asarray(codec.decode(data).convert("RGB"))
-            seen.append(torch.from_numpy(shown.copy()).permute(2, 0, 1).float() / 255)
-        return torch.stack(found).clone(), torch.stack(seen)  # no tensor of inference mode
+        return torch.stack(found).clone()  # no tensor of inference mode
 
     def export(
         self, transform: FeatureTransform, folder: Path, model_id: str, *,
