@@ -26,9 +26,15 @@ from vcmcodec.evaluation.subject import Subject
 from vcmcodec.evaluation.task_bench import Lineup
 from vcmcodec.evaluation.task_lineup import Plan
 from vcmcodec.evaluation.task_subjects import FileSubject, Outcome
+from vcmcodec.vision.backend import open_backend
 from vcmcodec.vision.predictions import ClassScore, DetectedObject, LabelMap, Predictions
 
 BOX = (8.0, 8.0, 24.0, 30.0)
+
+
+def reduced() -> str:
+    """How the bench calls pictures of the size at which the installed network looks."""
+    return f"reduced to {open_backend().longer_side}"
 
 
 def write_set(folder: Path, count: int = 6) -> Path:
@@ -234,7 +240,7 @@ def test_the_command_measures_ours_and_the_others(
     assert "Left out, unknown to the network: unicorn" in done.output
     found = json.loads((tmp_path / "found.json").read_text())["tasks"]
     assert [c["codec"] for c in found["curves"]] == ["vcm base as a picture", "JPEG", "JPEG"]
-    assert [c["variant"] for c in found["curves"]][1:] == ["full size", "reduced to 288"]
+    assert [c["variant"] for c in found["curves"]][1:] == ["full size", reduced()]
     assert [p["setting"] for p in found["curves"][0]["points"]] == [0, 20, 40, 60]
     assert found["judge"].startswith("vision-1 (")
     assert found["environment"]["threads"] == 1
@@ -272,6 +278,6 @@ def test_a_plan_names_what_cannot_be_run(monkeypatch: pytest.MonkeyPatch) -> Non
     assert opened.missing == ("HEVC: there is no ffmpeg on the path",)
     other = Plan(("vcm-base", "jpeg"), judge="vision-1")()
     assert other.missing == ("vcm base: it brings its own network and cannot be judged by another",)
-    assert [one.variant for one in opened.subjects] == ["full size", "reduced to 288"]
+    assert [one.variant for one in opened.subjects] == ["full size", reduced()]
     with pytest.raises(RequestError, match="no codec can be run: HEVC"):
         Plan(("hevc",))()

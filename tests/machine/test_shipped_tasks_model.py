@@ -38,7 +38,8 @@ def from_file() -> Predictions:
 
 @cache
 def from_picture() -> Predictions:
-    return open_backend().predict(whole("astronaut"))
+    """At the picture's own scale, as the base layer is seen."""
+    return open_backend(longer_side=512).predict(whole("astronaut"))
 
 
 def best_person(found: Predictions) -> DetectedObject:

@@ -93,7 +93,7 @@ def test_a_run_learns_and_resumes_to_the_step(pictures: Path, tmp_path: Path) ->
     for name, value in whole.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name]), name
     start = run("start", 0)
-    assert score(whole, pictures) < 0.97 * score(start, pictures)
+    assert score(whole, pictures) < 0.985 * score(start, pictures)
     log = (tmp_path / "whole" / "state.json").read_text()
     assert '"step": 24' in log
 
