@@ -270,8 +270,7 @@ def test_every_parameter_learns() -> None:
     outcome = code(tiny.codec, tiny.prior, images, plan, noisy=True)
     assert outcome.base is not None
     c2, c3 = task_features(tiny.transform, outcome.base, Level(plan.level, 8))
-    seen = eyes.decoded(c3)
-    seen.features["c2"] = c2
+    seen = eyes.decoded(c2, c3)
     away, _ = eyes.distance(seen, eyes.clean(images))
     task_loss(tiny.codec, images, plan, outcome, away, RECIPE).backward()
     for name, value in tiny.named_parameters():

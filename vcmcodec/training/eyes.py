@@ -51,26 +51,24 @@ class Eyes(nn.Module):
             features = self.network.features(rgb.contiguous(memory_format=torch.channels_last))
             return Seen(features, self.network.back_end(features, "fpn"))
 
-    def decoded(self, c3: Tensor) -> Seen:
-        """Go on from a rebuilt c3; gradients reach it."""
+    def decoded(self, c2: Tensor, c3: Tensor) -> Seen:
+        """Go on from a rebuilt c3, beside which stands a rebuilt c2; gradients reach both."""
         net = self.network
         with torch.autocast(c3.device.type, torch.bfloat16):
             c4 = net.c4(c3)
             c5 = net.c5(c4)
             p3, p4, p5 = net.fpn(c3, c4, c5)
-            features = {"c3": c3, "c4": c4, "c5": c5, "p3": p3, "p4": p4, "p5": p5}
+            features = {"c2": c2, "c3": c3, "c4": c4, "c5": c5, "p3": p3, "p4": p4, "p5": p5}
             return Seen(features, net.back_end(features, "fpn"))
 
     def distance(self, seen: Seen, clean: Seen) -> tuple[Tensor, dict[str, float]]:
         """Mean over depths and outputs, about 1 where nothing is known, and its parts."""
         parts: dict[str, Tensor] = {}
         for name in DEPTHS:
-            if name not in seen.features:
-                continue
             away = (seen.features[name].float() - clean.features[name].float()) ** 2
             parts[name] = (away * self.weights[name]).mean()
         deep = torch.stack([DEPTHS[name] * away for name, away in parts.items()]).sum()
-        deep = deep / sum(DEPTHS[name] for name in parts)
+        deep = deep / sum(DEPTHS.values())
         outputs = output_distance(seen.output, clean.output)
         total = deep + torch.stack(list(outputs.values())).sum()
         parts |= outputs
@@ -122,9 +120,15 @@ def _divergence(logits: Tensor, wanted: Tensor) -> Tensor:
     return cross - own
 
 
-def task_features(transform: FeatureTransform, base: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-    """c2 and c3 of decoded base latents (N, rows, columns, base channels) of a rate level."""
-    present = base.new_ones(*base.shape[:3], 1)
+def task_features(
+    transform: FeatureTransform, base: Tensor, level: Level, present: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """c2 and c3 of decoded base latents (N, rows, columns, base channels) of a rate level.
+
+    `present` (N, rows, columns, 1) is 1 where a cell is there; None for everywhere.
+    """
+    if present is None:
+        present = base.new_ones(*base.shape[:3], 1)
     return transform.stages(base, level_features(level, transform.config.levels), present)
 
 

@@ -39,6 +39,15 @@ def schedule(step: int, steps: int, warm_up: int, last: float) -> float:
     return rise * (last + (1 - last) * fall)
 
 
+def warm_stable_decay(step: int, steps: int, warm_up: int, decay: float) -> float:
+    """Share of the learning rate: linear warm-up, 1, then half a cosine over the last `decay`."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    start = steps * (1 - decay)
+    done = max(0.0, min(1.0, (step - start) / max(1.0, steps - start)))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+
+
 class Run:
     """Weights, their average, optimiser and random state of one run folder.
 

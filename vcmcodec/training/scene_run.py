@@ -35,7 +35,7 @@ from vcmcodec.training.scene import (
     parameter_groups,
     task_loss,
 )
-from vcmcodec.training.tasks import own_stages
+from vcmcodec.training.tasks import Views, own_stages
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 KLT_CROPS = 150
@@ -221,19 +221,10 @@ class Looking:
         recipe: SceneRecipe,
     ) -> None:
         """Read the pictures and measure how far the features spread."""
-        self.photographs = PhotographCrops(data, recipe.task_crop, upright=True)
-        self.labelled = (
-            PhotographCrops(more, recipe.task_crop, enlarged=1.8, upright=True) if more else None
-        )
+        self.views = Views(data, more, recipe.task_crop)
         random = np.random.default_rng(3)
         self.network = network
-        self.eyes = Eyes(network, [self.batch(4, random) for _ in range(self.CLEAN_BATCHES)])
-
-    def batch(self, count: int, random: np.random.Generator) -> Tensor:
-        """(count, 3, side, side): a third photographs, the rest pictures of objects."""
-        if self.labelled is None or random.random() < 1 / 3:
-            return self.photographs.batch(count, random)
-        return self.labelled.batch(count, random)
+        self.eyes = Eyes(network, [self.views.batch(4, random) for _ in range(self.CLEAN_BATCHES)])
 
     @torch.no_grad()
     def adapt(self, learned: Learned) -> None:
@@ -241,7 +232,7 @@ class Looking:
         random = np.random.default_rng(4)
         latents = []
         for level in range(0, 8001, 2000):
-            images = self.batch(4, random)
+            images = self.views.batch(4, random)
             cells = images.shape[2] // 16
             plan = Draw(level, level, 1, np.zeros((cells, cells), np.int64), tasks=True)
             outcome = code(learned.codec, learned.prior, images, plan, noisy=False)
@@ -278,15 +269,14 @@ def _task_step(
     random: np.random.Generator, means: dict[str, float],
 ) -> tuple[float, Tensor]:  # fmt: skip
     """Bits a pixel and the loss of a step for the machines."""
-    images = looking.batch(recipe.task_batch, random)
+    images = looking.views.batch(recipe.task_batch, random)
     cells = recipe.task_crop // 16
     plan = replace(plan, labels=np.zeros((cells, cells), np.int64))
     outcome = code(learned.codec, learned.prior, images, plan, noisy=True)
     assert outcome.base is not None
     level = Level(plan.level, learned.codec.latent.levels)
     c2, c3 = task_features(learned.transform, outcome.base, level)
-    seen = looking.eyes.decoded(c3)
-    seen.features["c2"] = c2
+    seen = looking.eyes.decoded(c2, c3)
     away, parts = looking.eyes.distance(seen, looking.eyes.clean(images))
     value = task_loss(learned.codec, images, plan, outcome, away, recipe)
     bits = float(outcome.bits.detach()) * 3 / images.numel()

@@ -7,7 +7,6 @@ rest of the network makes of it with what it makes of the clean views (`eyes`).
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -22,14 +21,14 @@ from torch import Tensor, nn
 from vcmcodec import codec, pretrained
 from vcmcodec.errors import RequestError
 from vcmcodec.models import load_model
-from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig, level_features
+from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
 from vcmcodec.pretrained import ModelFile
 from vcmcodec.profiles.scene import NAME as SCENE
 from vcmcodec.reader import Reader
 from vcmcodec.training import tasks_export
-from vcmcodec.training.eyes import Eyes
-from vcmcodec.training.loop import Log, TrainingError
+from vcmcodec.training.eyes import Eyes, task_features
+from vcmcodec.training.loop import Log, TrainingError, warm_stable_decay
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.photographs import PhotographCrops, random_labels
 from vcmcodec.vision import weights
@@ -75,11 +74,7 @@ class TasksRecipe:
 
     def rate_at(self, step: int) -> float:
         """Step size: growth, level, half a cosine to nothing."""
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        start = self.steps * (1 - self.decay)
-        done = max(0.0, min(1.0, (step - start) / max(1.0, self.steps - start)))
-        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        return self.rate * warm_stable_decay(step, self.steps, self.warmup, self.decay)
 
 
 class Views:
@@ -139,14 +134,13 @@ class TasksTrainer:
         *,
         levels: int,
         base_channels: int,
-        eyes: Eyes | None = None,
     ) -> None:
         """Measure how far features and latents spread, and begin with an untaught transform."""
         torch.manual_seed(recipe.seed)
         self.recipe, self.latents, self.views, self.step = recipe, latents, views, 0
         random = np.random.default_rng(recipe.seed)
         crops = [views.batch(4, random) for _ in range(12)]
-        self.eyes = eyes or Eyes(vision, crops)
+        self.eyes = Eyes(vision, crops)
         shape = FeatureTransformConfig(
             base_channels=base_channels, levels=levels, channels=vision.config.c3,
             early=vision.config.c2, width=recipe.width, blocks=recipe.blocks,
@@ -176,12 +170,10 @@ class TasksTrainer:
             present = present * torch.from_numpy(left).float()[None, :, :, None]
             shown = torch.from_numpy(np.kron(left, np.ones((CELL, CELL)))).float()
             images = images * shown + GREY * (1 - shown)
-        features = level_features(Level(rate_level, self.transform.config.levels),
-                                  self.transform.config.levels)  # fmt: skip
-        early, split = self.transform.stages(latent * present, features, present)
-        wanted, seen = self.eyes.clean(images), self.eyes.decoded(split)
-        seen.features["c2"] = early
-        distance, parts = self.eyes.distance(seen, wanted)
+        level = Level(rate_level, self.transform.config.levels)
+        early, split = task_features(self.transform, latent * present, level, present)
+        seen = self.eyes.decoded(early, split)
+        distance, parts = self.eyes.distance(seen, self.eyes.clean(images))
         self._descend(distance)
         third = min(2, int(3 * rate_level / (top + 1)))
         return {

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vcmcodec.errors import RequestError
-from vcmcodec.training.loop import Log, TrainingError
+from vcmcodec.training.loop import Log, TrainingError, warm_stable_decay
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.vision_batches import Batch, VisionBatches
 from vcmcodec.training.vision_losses import (
@@ -94,13 +94,7 @@ class VisionRecipe:
 
     def rate_at(self, step: int) -> float:
         """Step size at a step."""
-        if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
-        start = self.steps * (1 - self.decay)
-        if step < start:
-            return self.rate
-        done = min(1.0, (step - start) / max(1.0, self.steps - start))
-        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        return self.rate * warm_stable_decay(step, self.steps, self.warmup, self.decay)
 
     def forced_at(self, step: int) -> float:
         """Share of the views whose stages see the teacher's features."""

@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from vcmcodec.evaluation.teachers import VOC_IN_COCO, load_taps
 from vcmcodec.vision.layers import channels_last
-from vcmcodec.vision.network import VisionConfig
 
 TEACHERS = {"detector": "yolox-nano.pth", "segmenter": "deeplabv3-mnv2-voc.pth"}
 # student's stage -> detector's node of the same place and width
@@ -84,11 +83,3 @@ def stage_loss(student: Tensor, teacher: Tensor) -> Tensor:
     variance = teacher.var((0, 2, 3), keepdim=True)
     weight = (variance + 1e-4).rsqrt()
     return ((student.float() - teacher) ** 2 * weight).mean() / (variance * weight).mean()
-
-
-def check_widths(config: VisionConfig, lesson: Lesson) -> None:
-    """Raise ValueError where a stage has not the width of its teacher's."""
-    widths = dict(zip(("p3", "p4", "p5"), config.pyramid, strict=True))
-    for name, value in lesson.stages.items():
-        if widths.get(name, getattr(config, name, None)) != value.shape[1]:
-            raise ValueError(f"stage {name} is not {value.shape[1]} channels wide")
