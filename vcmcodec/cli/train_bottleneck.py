@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vcmcodec.cli import options, show
+from vcmcodec.cli import options, show, training_options
 from vcmcodec.cli.training_view import training_view
 
 _EXISTING = click.Path(exists=True, path_type=Path)
@@ -25,13 +25,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="COCO JSON of labelled pictures that lie beside it, in place of --data: match its labels.",
 )
-@click.option(
-    "--run",
-    "folder",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where the run lives: state, log, TensorBoard files.  A run that is there goes on.",
-)
+@training_options.run_folder()
 @click.option("--vision", metavar="ID", help="The vision network.  [default: the installed one]")
 @click.option(
     "--splits",
@@ -47,28 +41,18 @@ _EXISTING = click.Path(exists=True, path_type=Path)
     show_default=True,
     help="How bits are estimated: by a neural estimator, or by the size of what is coded.",
 )
-@click.option(
-    "--evaluate",
-    multiple=True,
-    type=_EXISTING,
-    help="Pictures to measure on now and then; they are never trained on.",
-)
+@training_options.evaluate()
 @click.option("--steps", type=click.IntRange(2), help="Length of the whole schedule.")
 @click.option("--batch", type=click.IntRange(1), help="Views of a step.")
 @click.option("--until", type=click.IntRange(1), help="Stop, and save, at this step.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option(
-    "--export",
-    "target",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="At the end, freeze the averaged weights, fit the tables, and write them to this folder.",
-)
+@training_options.threads
+@training_options.device
+@training_options.seed
+@training_options.export()
 @click.option("--crops", type=click.IntRange(1), default=400, show_default=True,
               help="Views on which the tables are fitted.")  # fmt: skip
 @click.option("--model", default="bottleneck-1", show_default=True, help="Name of the model.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@training_options.quiet
 def command(
     data: tuple[Path, ...], labels: Path | None, folder: Path, *, vision: str | None,
     splits: tuple[str, ...], rate: str, evaluate: tuple[Path, ...], steps: int | None,

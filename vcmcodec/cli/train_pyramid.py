@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vcmcodec.cli import options, show
+from vcmcodec.cli import options, show, training_options
 from vcmcodec.cli.training_view import training_view
 
 
@@ -19,20 +19,9 @@ from vcmcodec.cli.training_view import training_view
     type=click.Path(exists=True, path_type=Path),
     help="A folder or tar shard of photographs; give it several times.  No label is read.",
 )
-@click.option(
-    "--run",
-    "folder",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where the run lives: state, log, TensorBoard files.  A run that is there goes on.",
-)
+@training_options.run_folder()
 @click.option("--vision", metavar="ID", help="The vision network.  [default: the installed one]")
-@click.option(
-    "--evaluate",
-    multiple=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="Pictures to measure on now and then; they are never trained on.",
-)
+@training_options.evaluate()
 @click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
 @click.option("--batch", type=click.IntRange(1), help="Crops of a step.")
 @click.option("--until", type=click.IntRange(1), help="Stop, and save, at this step.")
@@ -48,17 +37,12 @@ from vcmcodec.cli.training_view import training_view
     show_default=True,
     help="Fuse the levels while encoding, or all of them first: for ablations.",
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option(
-    "--export",
-    "target",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="At the end, freeze the averaged weights, fit the tables, and write them to this folder.",
-)
+@training_options.threads
+@training_options.device
+@training_options.seed
+@training_options.export()
 @click.option("--model", default="pyramid-1", show_default=True, help="Name of the exported model.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@training_options.quiet
 def command(
     data: tuple[Path, ...], folder: Path, vision: str | None, evaluate: tuple[Path, ...], *,
     steps: int | None, batch: int | None, until: int | None, levels: tuple[str, ...],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vcmcodec.cli import show
+from vcmcodec.cli import show, training_options
 from vcmcodec.cli.training_view import training_view
 
 
@@ -19,35 +19,19 @@ from vcmcodec.cli.training_view import training_view
     type=click.Path(exists=True, path_type=Path),
     help="A folder or tar shard of photographs; give it several times.",
 )
-@click.option(
-    "--run",
-    "folder",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where the run lives: state, log, TensorBoard files.  A run that is there goes on.",
-)
-@click.option(
-    "--evaluate",
-    multiple=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="Pictures to measure on now and then; they are never trained on.",
-)
+@training_options.run_folder()
+@training_options.evaluate()
 @click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
 @click.option("--opening", type=click.IntRange(0), help="Steps at one rate and full width.")
 @click.option("--start", metavar="MODEL", help="Begin with an installed model, not at the KLT.")
 @click.option("--until", type=click.IntRange(1), help="Stop, and save, at this step.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--seed", type=int, default=1, show_default=True)
+@training_options.threads
+@training_options.seed
 @click.option("--bfloat16/--no-bfloat16", default=True, show_default=True,
               help="Residual branches of the transforms in bfloat16.")  # fmt: skip
-@click.option(
-    "--export",
-    "target",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="At the end, freeze the averaged weights, fit the tables, and write them to this folder.",
-)
+@training_options.export()
 @click.option("--model", default="scene-1", show_default=True, help="Name of the exported model.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@training_options.quiet
 def command(
     data: tuple[Path, ...], folder: Path, evaluate: tuple[Path, ...], *, steps: int | None,
     opening: int | None, until: int | None, start: str | None, threads: int, seed: int,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vcmcodec.cli import show
+from vcmcodec.cli import show, training_options
 from vcmcodec.cli.training_view import training_view
 
 if TYPE_CHECKING:
@@ -35,20 +35,11 @@ STAGES = ("features", "codec", "heads")
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="For heads: a COCO label file of training pictures, beside these.",
 )
-@click.option(
-    "--run",
-    "folder",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where all stages live.  A stage that is there goes on.",
-)
+@training_options.run_folder("Where all stages live.  A stage that is there goes on.")
 @click.option("--vision", metavar="ID", help="For heads: the network that teaches softly.")
 @click.option("--soft/--no-soft", default=True, show_default=True, help="For heads: such teaching.")
-@click.option(
-    "--evaluate",
-    multiple=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="For codec: pictures to measure on now and then; they are never trained on.",
+@training_options.evaluate(
+    "For codec: pictures to measure on now and then; they are never trained on."
 )
 @click.option("--steps", type=click.IntRange(1), help="Length of the stage's whole schedule.")
 @click.option("--batch", type=click.IntRange(1), help="Pictures of a step.")
@@ -62,19 +53,16 @@ STAGES = ("features", "codec", "heads")
               show_default=True, help="For codec: at equal arithmetic; for ablations.")  # fmt: skip
 @click.option("--checkerboard/--one-pass", default=True, show_default=True,
               help="For codec: two passes a slice, or one; for ablations.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option(
-    "--export",
-    "target",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="For heads: at the end, fit the tables on --data and write everything to this folder.",
+@training_options.threads
+@training_options.device
+@training_options.seed
+@training_options.export(
+    "For heads: at the end, fit the tables on --data and write everything to this folder."
 )
 @click.option(
     "--model", default="semantic-1", show_default=True, help="Name of the exported model."
 )
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@training_options.quiet
 def command(
     stage: str, data: tuple[Path, ...], labels: Path | None, folder: Path, *, vision: str | None,
     soft: bool, evaluate: tuple[Path, ...], steps: int | None, batch: int | None,

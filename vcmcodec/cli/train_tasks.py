@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vcmcodec.cli import show
+from vcmcodec.cli import show, training_options
 from vcmcodec.cli.training_view import training_view
 from vcmcodec.errors import RequestError
 
@@ -19,24 +19,17 @@ _PICTURES = click.Path(exists=True, path_type=Path)
               help="A folder or tar shard of photographs; give it several times.")  # fmt: skip
 @click.option("--objects", multiple=True, type=_PICTURES,
               help="The same, of objects; they are enlarged.  No label is read.")  # fmt: skip
-@click.option(
-    "--run",
-    "folder",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where the run lives: checkpoint and log.  A run that is there goes on.",
+@training_options.run_folder(
+    "Where the run lives: checkpoint and log.  A run that is there goes on."
 )
 @click.option("--scene", metavar="ID", help="The picture model.  [default: the installed one]")
 @click.option("--vision", metavar="ID", help="The vision network.  [default: the installed one]")
 @click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
 @click.option("--minutes", type=click.FloatRange(0.01), help="Stop, and save, after so long.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option(
-    "--export",
-    "target",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="At the end write the averaged weights to this folder and enter them in its manifest.",
+@training_options.threads
+@training_options.seed
+@training_options.export(
+    "At the end write the averaged weights to this folder and enter them in its manifest."
 )
 @click.option(
     "--quality",
@@ -46,7 +39,7 @@ _PICTURES = click.Path(exists=True, path_type=Path)
     help="Lowest quality of the base layer that serves a task, as `vcm bench tasks` found it.",
 )
 @click.option("--model", default="tasks-1", show_default=True, help="Name of the exported model.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@training_options.quiet
 def command(
     data: tuple[Path, ...], objects: tuple[Path, ...], folder: Path, *, scene: str | None,
     vision: str | None, steps: int | None, minutes: float | None, threads: int, seed: int,

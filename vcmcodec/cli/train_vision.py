@@ -10,7 +10,7 @@ from types import FrameType
 
 import click
 
-from vcmcodec.cli import show
+from vcmcodec.cli import show, training_options
 from vcmcodec.cli.training_view import training_view
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -34,12 +34,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     help="Decoded pictures and what the detector finds there, 1.3 GB, made once.  "
     "[default: RUN/cache]",
 )
-@click.option(
-    "--run",
-    "folder",
-    required=True,
-    type=_FOLDER,
-    help="Where the run lives: checkpoint, log, TensorBoard files.  A run that is there goes on.",
+@training_options.run_folder(
+    "Where the run lives: checkpoint, log, TensorBoard files.  A run that is there goes on."
 )
 @click.option("--recipe", "name", type=click.Choice(["short", "long"]), default="short",
               show_default=True, help="For a CPU core, or for an accelerator.")  # fmt: skip
@@ -47,21 +43,18 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--batch-scale", type=click.FloatRange(0.1), default=1.0, show_default=True,
               help="Factor on every batch size and (its root) on the step size.")  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(0.01), help="Stop, and save, after so long.")
-@click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@training_options.seed
+@training_options.device
+@training_options.threads
 @click.option("--workers", type=click.IntRange(0), default=0, show_default=True,
               help="Processes that prepare batches; 0: this one does.")  # fmt: skip
-@click.option(
-    "--export",
-    "target",
-    type=_FOLDER,
-    help="At the end write the averaged weights to this folder and enter them in its manifest.",
+@training_options.export(
+    "At the end write the averaged weights to this folder and enter them in its manifest."
 )
 @click.option("--model", default="vision-1", show_default=True, help="Name of the exported model.")
 @click.option("--size", type=click.IntRange(32), default=416, show_default=True,
               help="Longer side that the exported model looks at, in pixels.")  # fmt: skip
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@training_options.quiet
 def command(
     data: Path, teachers: Path | None, cache: Path | None, folder: Path, *, name: str,
     steps: int | None,
