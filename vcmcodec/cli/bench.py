@@ -145,9 +145,7 @@ def speed_command(
     """
     from vcmcodec.evaluation import corpora, speed
 
-    if picture is not None and picture.is_dir():
-        picture = corpora.list_pictures(picture, 1)[0]
-    named = corpora.photo(768, 512) if picture is None else corpora.read_picture(picture)
+    named = corpora.picture_or_photo(picture, 768, 512)
     with telling(quiet) as progress:
         result = speed.run(
             named,

@@ -56,9 +56,7 @@ def analyze_command(
     from vcmcodec.cli import bench
     from vcmcodec.evaluation import analyze_speed, corpora
 
-    if picture is not None and picture.is_dir():
-        picture = corpora.list_pictures(picture, 1)[0]
-    named = corpora.photo(500, 375) if picture is None else corpora.read_picture(picture)
+    named = corpora.picture_or_photo(picture, 500, 375)
     with bench.telling(quiet) as progress:
         result = analyze_speed.run(
             named,

@@ -192,3 +192,10 @@ def oddities() -> Iterator[NamedPicture]:
     """
     for name, draw in _DRAWN:
         yield NamedPicture(name, np.ascontiguousarray(draw().astype(np.uint8)))
+
+
+def picture_or_photo(path: Path | None, width: int, height: int) -> NamedPicture:
+    """A picture, of a folder its first one, or where there is none a photograph of that size."""
+    if path is None:
+        return photo(width, height)
+    return read_picture(list_pictures(path, 1)[0] if path.is_dir() else path)
