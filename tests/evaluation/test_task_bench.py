@@ -281,3 +281,14 @@ def test_a_plan_names_what_cannot_be_run(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [one.variant for one in opened.subjects] == ["full size", reduced()]
     with pytest.raises(RequestError, match="no codec can be run: HEVC"):
         Plan(("hevc",))()
+
+
+def test_a_picture_given_for_labels_is_one_short_line(tmp_path: Path) -> None:
+    """The whole file once stood in the message: a decoder's error names all that it was given."""
+    Image.fromarray(photograph("chelsea", 200, 300, 0, 0)).save(tmp_path / "labels.json", "png")
+    with pytest.raises(RequestError, match="is not a COCO label file") as caught:
+        LabelledSet(tmp_path / "labels.json")
+    assert len(str(caught.value)) < 300
+    (tmp_path / "keys.json").write_text('{"images": []}')
+    with pytest.raises(RequestError, match="KeyError"):
+        LabelledSet(tmp_path / "keys.json")

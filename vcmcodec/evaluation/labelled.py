@@ -71,7 +71,9 @@ class LabelledSet:
             self._category = {int(c["id"]): i for i, c in enumerate(categories)}
             self.labels = tuple(str(c["name"]) for c in categories)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RequestError(f"{labels} is not a COCO label file: {error!r}") from error
+            # the text of a KeyError is the bare key; that of no other names all that was read
+            why = repr(error) if isinstance(error, KeyError) else str(error)
+            raise RequestError(f"{labels} is not a COCO label file: {why}") from error
         if limit is not None and limit < len(images):
             images = [images[i * len(images) // limit] for i in range(limit)]
         self.images: list[dict[str, Any]] = images
