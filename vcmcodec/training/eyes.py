@@ -62,13 +62,18 @@ class Eyes(nn.Module):
             return Seen(features, net.back_end(features, "fpn"))
 
     def distance(self, seen: Seen, clean: Seen) -> tuple[Tensor, dict[str, float]]:
-        """Mean over depths and outputs, about 1 where nothing is known, and its parts."""
+        """Mean over depths and outputs, about 1 where nothing is known, and its parts.
+
+        Depths before the split point that `seen` goes on from are not there and do not count.
+        """
         parts: dict[str, Tensor] = {}
         for name in DEPTHS:
+            if name not in seen.features:
+                continue
             away = (seen.features[name].float() - clean.features[name].float()) ** 2
             parts[name] = (away * self.weights[name]).mean()
         deep = torch.stack([DEPTHS[name] * away for name, away in parts.items()]).sum()
-        deep = deep / sum(DEPTHS.values())
+        deep = deep / sum(DEPTHS[name] for name in parts)
         outputs = output_distance(seen.output, clean.output)
         total = deep + torch.stack(list(outputs.values())).sum()
         parts |= outputs
