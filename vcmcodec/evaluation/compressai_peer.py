@@ -2,66 +2,33 @@
 
 Time does not depend on what the weights say, so nothing is downloaded.
 
-`import compressai` imports torchvision for its list of transforms.  Beside a CPU-only torch, pip
-gives a torchvision whose compiled operators do not load; torchvision then fails on its own
-`register_fake("torchvision::nms")`, for want of the operator.  Declaring the two operators that it
-registers this way lets the import pass; they have no kernel, so a call would still fail, and no
-codec calls them.  Nothing is declared where the real ones load.
+`import compressai` imports torchvision for its list of transforms, which may need
+our help to import (`vision.torchvision_backend`).
 """
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation.metrics import Pixels
-
-# Kept for as long as the process: torch withdraws a library's operators when it is collected.
-_declared: list[Any] = []
-_SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-
-
-def declare_torchvision_operators() -> None:
-    """Make `import torchvision` work where its compiled operators do not load.
-
-    Raises:
-        RequestError: torchvision is not installed.
-    """
-    import torch
-
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or spec.origin is None:
-        raise RequestError("torchvision, which CompressAI imports, is not installed")
-    if _declared:
-        return
-    for extension in Path(spec.origin).parent.glob("_C.*"):
-        try:
-            torch.ops.load_library(str(extension))  # type: ignore[no-untyped-call]
-        except OSError:
-            continue
-        return
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-    for name in ("nms", "qnms"):
-        library.define(name + _SIGNATURE)  # type: ignore[no-untyped-call]
-    _declared.append(library)
+from vcmcodec.vision.torchvision_backend import import_torchvision
 
 
 class Mbt2018Mean:
     """`mbt2018_mean(quality=3)` with random weights, ready to code.
 
     Raises:
-        RequestError: CompressAI cannot be imported.
+        RequestError: CompressAI or torchvision cannot be imported.
     """
 
     title = "CompressAI mbt2018-mean (quality 3, random weights)"
 
     def __init__(self) -> None:
-        declare_torchvision_operators()
+        import_torchvision()
         try:
             with warnings.catch_warnings():
                 # Its imports use what torch and others deprecate; none of it is ours to mend.
