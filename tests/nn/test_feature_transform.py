@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -12,7 +14,7 @@ from vcmcodec.errors import WeightsError
 from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig, level_features
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.task_tensors import KEY, pack, read_facts, unpack
-from vcmcodec.training.tasks import own_stages
+from vcmcodec.training.tasks import own_stages, transform_shape
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 FACTS = {"scene": "0123456789abcdef", "vision": "fedcba9876543210"}
@@ -69,18 +71,23 @@ def test_adapting_makes_the_input_about_normal() -> None:
     assert (scaled.std(0) - 1).abs().max() < 1e-3
 
 
-def test_it_begins_as_a_copy_of_the_networks_own_stages() -> None:
-    network = VisionNetwork(VisionConfig(blocks=(1, 1, 1, 1))).fold()
-    transform = FeatureTransform()
+@pytest.mark.parametrize("blocks", [(1, 1, 1, 1), (3, 2, 1, 1)])
+def test_it_begins_as_a_copy_of_the_networks_own_stages(blocks: tuple[int, ...]) -> None:
+    config = VisionConfig(blocks=blocks)  # type: ignore[arg-type]
+    network = VisionNetwork(config).fold()
+    shape = transform_shape(config, base_channels=64, levels=8)
+    transform = FeatureTransform(shape)
     transform.start_from(own_stages(network))
-    halfway = torch.randn(1, 32, 8, 8)
+    entered: list[torch.Tensor] = []
+    transform.early_first.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    latent, features = torch.randn(1, 2, 2, 64), level_features(Level(0, 8), 8)
     with torch.no_grad():
-        early = transform.early(halfway)
-        torch.testing.assert_close(early, network.c2[-1](halfway))
-        split = transform.split(torch.nn.functional.silu(transform.down(early)))
+        early, split = transform.stages(latent, features, torch.ones(1, 2, 2, 1))
+        torch.testing.assert_close(early, network.c2[1:](entered[0]))
         torch.testing.assert_close(split, network.c3(early))
-    with pytest.raises(ValueError, match=r"early\.first is"):
-        FeatureTransform(FeatureTransformConfig(early=16)).start_from(own_stages(network))
+    narrow = FeatureTransform(replace(shape, early=16))
+    with pytest.raises(ValueError, match=r"\w is \("):
+        narrow.start_from(own_stages(network))
 
 
 def test_it_begins_with_the_best_linear_guess() -> None:

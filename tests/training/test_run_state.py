@@ -16,7 +16,7 @@ from torch import nn
 from photographs import NAMES, photograph
 from vcmcodec.errors import RequestError, VcmError, WeightsError
 from vcmcodec.models import load_model
-from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig
+from vcmcodec.nn.feature_transform import FeatureTransform
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
@@ -35,6 +35,7 @@ from vcmcodec.training.scene import (
     parameter_groups,
     task_loss,
 )
+from vcmcodec.training.tasks import transform_shape
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 TRANSFORM = TransformShape(trunk=(8, 16, 24), latent=(6, 12, 20), trunk_blocks=1, latent_blocks=1)
@@ -53,9 +54,7 @@ class Tiny(nn.Module):
         lmbdas = tuple(0.0006 * 150 ** (i / 7) for i in range(8))
         self.codec = PictureCodec(TRANSFORM, LATENT, lmbdas)
         self.prior = HyperPrior(LATENT.hyper)
-        shape = FeatureTransformConfig(
-            base_channels=TRANSFORM.latent[0], channels=vision.c3, early=vision.c2, width=8
-        )
+        shape = transform_shape(vision, TRANSFORM.latent[0], self.codec.latent.levels, width=8)
         self.transform = FeatureTransform(shape)
 
 

@@ -34,7 +34,7 @@ from vcmcodec.training.vision import (
 from vcmcodec.training.vision_batches import Batch, VisionBatches, sampling_weights
 from vcmcodec.training.vision_cache import record_key
 from vcmcodec.training.vision_pictures import Sample, decode_all, read_samples
-from vcmcodec.training.vision_teacher import Lesson, stage_loss
+from vcmcodec.training.vision_teacher import Lesson, stage_loss, start_at_means, taught_features
 from vcmcodec.training.vision_views import (
     IGNORED,
     Objects,
@@ -43,7 +43,7 @@ from vcmcodec.training.vision_views import (
     known_objects,
 )
 from vcmcodec.vision import weights
-from vcmcodec.vision.network import STAGE_STRIDES, VisionConfig
+from vcmcodec.vision.network import STAGE_STRIDES, VisionConfig, VisionNetwork
 from vcmcodec.vision.split import split_points
 
 SMALL = VisionConfig(stem=8, c2=8, c3=16, c4=16, c5=16, pyramid=(16, 16, 24), head=8)
@@ -143,6 +143,30 @@ def look(rgb: torch.Tensor, config: VisionConfig = SMALL) -> Lesson:
     areas = torch.zeros(count, 21, height // 8, width // 8)
     areas[:, 4, :3, :3] = 5.0
     return Lesson(stages, scores, boxes, areas)
+
+
+def test_stages_begin_at_the_means_of_what_they_learn() -> None:
+    torch.manual_seed(5)
+    network, rgb = VisionNetwork(SMALL).train(), torch.rand(4, 3, 96, 96)
+    given = look(rgb)
+    means = torch.tensor([3.0, 0.5, 0.0, -0.2])  # SiLU goes no lower than -0.28
+    stages = {
+        name: torch.nn.functional.silu(torch.randn_like(stage) * 0.2)
+        + means[torch.arange(stage.shape[1]) % 4].view(-1, 1, 1)
+        for name, stage in given.stages.items()
+    }
+    given = dataclasses.replace(given, stages=stages)
+    everything = torch.ones(4, dtype=torch.bool)
+
+    def away() -> dict[str, float]:
+        with torch.no_grad():
+            own, _ = taught_features(network, rgb, given, everything, 1.0)
+        gaps = {n: own[n].mean((0, 2, 3)) - given.stages[n].mean((0, 2, 3)) for n in own}
+        return {name: float(gap.abs().max()) for name, gap in gaps.items()}
+
+    assert min(away().values()) > 2
+    start_at_means(network, rgb, given)
+    assert max(away().values()) < 0.02
 
 
 def samples_of(data: Path) -> dict[str, Sample]:

@@ -1,17 +1,17 @@
 """From the decoded base latent to the tensor at a split point of the vision network.
 
     latent /16, level, present -> 1x1 -> residual block at /16 -> 1x1 to 2x2 -> 3x3 to 2x2 at /8
-        -> residual block at /4 -> 3x3 down -> residual block at /8 = split tensor c3
+        -> residual blocks at /4 -> 3x3 down -> residual blocks at /8 = split tensor c3
 
 What stands before the stage at stride 4 unpacks the latent, which is nearly a linear image of the
 picture, and starts as the best linear guess; what follows has the shape of the vision network's own
-stages c2 (its last block) and c3, and starts as a copy of them.  No pixel is made.  Nothing here
-decides a symbol, so a better transform may replace this one without breaking a file.
+stages c2 (without its first layer) and c3, and starts as a copy of them.  No pixel is made.
+Nothing here decides a symbol, so a better transform may replace this one without breaking a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +35,7 @@ class FeatureTransformConfig:
         width: channels of the block at stride 16.
         blocks: residual blocks at stride 16.
         unpacked: channels at stride 8 on the way to stride 4.
+        early_blocks, split_blocks: residual blocks of the vision network's c2 and c3.
     """
 
     base_channels: int = 64
@@ -44,6 +45,8 @@ class FeatureTransformConfig:
     width: int = 96
     blocks: int = 1
     unpacked: int = 64
+    early_blocks: int = 1
+    split_blocks: int = 1
 
 
 def level_features(level: Level, levels: int) -> Tensor:
@@ -56,12 +59,12 @@ def level_features(level: Level, levels: int) -> Tensor:
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, ReLU inside; behind it SiLU, or nothing.
+    """Two 3x3 convolutions beside a shortcut, ReLU inside; behind it an activation, or nothing.
 
     Where nothing is behind it, it starts as the identity.
     """
 
-    def __init__(self, channels: int, *, act: bool = True) -> None:
+    def __init__(self, channels: int, act: Callable[[Tensor], Tensor] | None = F.silu) -> None:
         super().__init__()
         self.act = act
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
@@ -76,7 +79,12 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) to the same shape."""
         x = x + self.second(F.relu(self.first(x)))
-        return F.silu(x) if self.act else x
+        return self.act(x) if self.act else x
+
+
+def _before_last(channels: int, blocks: int) -> nn.Sequential:
+    """All residual blocks of a stage but the last, as in `vision.network.stage`."""
+    return nn.Sequential(*(_Residual(channels, F.relu) for _ in range(blocks - 1)))
 
 
 class FeatureTransform(nn.Module):
@@ -98,12 +106,13 @@ class FeatureTransform(nn.Module):
         self.entry = nn.Conv2d(config.base_channels + 1, config.width, 1)
         self.level = nn.Linear(config.levels, config.width, bias=False)
         nn.init.zeros_(self.level.weight)
-        blocks = (_Residual(config.width, act=False) for _ in range(config.blocks))
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(*(_Residual(config.width, None) for _ in range(config.blocks)))
         self.spread = nn.Conv2d(config.width, 4 * config.unpacked, 1)
         self.unpack = nn.Conv2d(config.unpacked, 4 * config.early, 3, padding=1)
+        self.early_first = _before_last(config.early, config.early_blocks)
         self.early = _Residual(config.early)
         self.down = nn.Conv2d(config.early, config.channels, 3, stride=2, padding=1)
+        self.split_first = _before_last(config.channels, config.split_blocks)
         self.split = _Residual(config.channels)
 
     @torch.no_grad()
@@ -165,8 +174,7 @@ class FeatureTransform(nn.Module):
         """Copy the vision network's own stages.
 
         Args:
-            stages: kernel and bias of `early.first`, `early.second`, `down`, `split.first` and
-                `split.second`.
+            stages: kernel and bias of every layer from `early_first` on, by its name here.
 
         Raises:
             ValueError: a kernel is of another shape.
@@ -204,5 +212,5 @@ class FeatureTransform(nn.Module):
         x = self.entry(torch.cat((known, present), -1).permute(0, 3, 1, 2))
         x = x + self.level(level_features).reshape(-1, self.config.width, 1, 1)
         x = F.pixel_shuffle(self.spread(self.blocks(x)), 2)
-        early = self.early(F.silu(F.pixel_shuffle(self.unpack(x), 2)))
-        return early, self.split(F.silu(self.down(early)))
+        early = self.early(self.early_first(F.silu(F.pixel_shuffle(self.unpack(x), 2))))
+        return early, self.split(self.split_first(F.silu(self.down(early))))

@@ -16,26 +16,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcmcodec.errors import WeightsError
-from vcmcodec.models import load_model
+from vcmcodec.models import find_tasks, load_model, load_tasks
 from vcmcodec.nn.blocks import NestedBlock, SlimmableBlock
-from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig
+from vcmcodec.nn.feature_transform import FeatureTransform
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
 from vcmcodec.profiles import scene as profile
 from vcmcodec.training.coder import HyperPrior
 from vcmcodec.training.eyes import Eyes, report_means, task_features
+from vcmcodec.training.hyper_start import wake_hyper
 from vcmcodec.training.loop import Log, Run, TrainingError, schedule
 from vcmcodec.training.photographs import PhotographCrops, read_pictures
 from vcmcodec.training.scene import (
     Draw,
     SceneRecipe,
+    base_steps,
     code,
     draw,
     loss,
     parameter_groups,
     task_loss,
 )
-from vcmcodec.training.tasks import Views, own_stages
+from vcmcodec.training.tasks import Views, early_input, own_stages, transform_shape
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 KLT_CROPS = 150
@@ -49,15 +51,10 @@ class Learned(nn.Module):
 
     def __init__(self, vision: VisionConfig | None = None) -> None:
         super().__init__()
-        vision = vision or VisionConfig()
         self.codec = profile.build()
-        self.prior = HyperPrior(self.codec.latent.hyper)
-        shape = FeatureTransformConfig(
-            base_channels=self.codec.latent.base_channels,
-            levels=self.codec.latent.levels,
-            channels=vision.c3,
-            early=vision.c2,
-        )
+        latent = self.codec.latent
+        self.prior = HyperPrior(latent.hyper)
+        shape = transform_shape(vision or VisionConfig(), latent.base_channels, latent.levels)
         self.transform = FeatureTransform(shape)
 
 
@@ -169,7 +166,12 @@ def train(
     if vision is not None:
         looking = Looking(vision, data, vision_data, recipe)
         if not (folder / "state.json").exists():
-            looking.adapt(learned)
+            looking.adapt(learned, start)
+    if recipe.wake and not (folder / "state.json").exists():
+        images = pool.batch(24, np.random.default_rng(seed))
+        levels = [Level(at, learned.codec.latent.levels) for at in EVALUATED_LEVELS]
+        steps = torch.cat([base_steps(learned.codec, images, level) for level in levels])
+        wake_hyper(learned.codec, learned.prior, steps)
     use_bfloat16(learned.codec, bfloat16)
     groups = parameter_groups(learned, recipe)
     run = Run(folder, learned, groups, average=recipe.average, seed=seed)
@@ -227,18 +229,31 @@ class Looking:
         self.eyes = Eyes(network, [self.views.batch(4, random) for _ in range(self.CLEAN_BATCHES)])
 
     @torch.no_grad()
-    def adapt(self, learned: Learned) -> None:
-        """Tell an untaught feature transform how large its input is."""
+    def adapt(self, learned: Learned, start: str | None = None) -> None:
+        """Begin the feature transform at a linear guess and the network's own stages.
+
+        Where `start` names a picture model that a tasks model of the same shape is installed for,
+        its transform is taken.
+        """
+        if start is not None:
+            mark = load_model(profile.NAME, start).fingerprint
+            found = find_tasks(mark)
+            if found is not None and found[1].config == learned.transform.config:
+                learned.transform.load_state_dict(load_tasks(mark).transform.state_dict())
+                return
         random = np.random.default_rng(4)
-        latents = []
+        latents, views = [], []
         for level in range(0, 8001, 2000):
             images = self.views.batch(4, random)
             cells = images.shape[2] // 16
             plan = Draw(level, level, 1, np.zeros((cells, cells), np.int64), tasks=True)
             outcome = code(learned.codec, learned.prior, images, plan, noisy=False)
             assert outcome.base is not None
-            latents.append(outcome.base.flatten(0, 2))
-        learned.transform.adapt(torch.cat(latents))
+            latents.append(outcome.base)
+            views.append(images)
+        seen = torch.cat(latents)
+        learned.transform.adapt(seen)
+        learned.transform.start_unpacking(seen, early_input(self.network, torch.cat(views)))
         learned.transform.start_from(own_stages(self.network))
 
 
@@ -247,6 +262,7 @@ def _step(
     recipe: SceneRecipe, means: dict[str, float],
 ) -> float:  # fmt: skip
     """One step; keeps running means of loss and rate, and returns the share of the rates."""
+    learned.prior.price = min(1.0, (run.step + 1) / recipe.wake) if recipe.wake else 1.0
     plan = draw(recipe, run.step, run.random, eyes=looking is not None)
     if plan.tasks and looking is not None:
         bits, value = _task_step(learned, plan, looking, recipe, run.random, means)

@@ -34,7 +34,7 @@ from vcmcodec.training.photographs import PhotographCrops, random_labels
 from vcmcodec.vision import weights
 from vcmcodec.vision.backend import PROFILE as VISION
 from vcmcodec.vision.layers import ConvNorm, Residual
-from vcmcodec.vision.network import VisionNetwork
+from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 CELL = 16
 GREY = 0.45  # of the cells that are not there, in the picture that the network should have seen
@@ -95,18 +95,14 @@ class Views:
 
 
 def own_stages(network: VisionNetwork) -> dict[str, tuple[Tensor, Tensor]]:
-    """Kernels and biases of a folded network's c2 (its last block) and c3, for `start_from`."""
-    block, first, last = network.c2[-1], network.c3[0], network.c3[-1]
-    assert isinstance(block, Residual)
-    assert isinstance(first, ConvNorm)
-    assert isinstance(last, Residual)
-    parts = {
-        "early.first": block.first,
-        "early.second": block.second,
-        "down": first,
-        "split.first": last.first,
-        "split.second": last.second,
-    }
+    """Kernels and biases of a folded network's c2 (without its first) and c3, for `start_from`."""
+    parts: dict[str, ConvNorm] = {"down": _convolution(network.c3[0])}
+    for stage, name in ((network.c2, "early"), (network.c3, "split")):
+        *before, last = list(stage)[1:]
+        blocks = {f"{name}_first.{i}": block for i, block in enumerate(before)} | {name: last}
+        for place, block in blocks.items():
+            assert isinstance(block, Residual)
+            parts |= {f"{place}.first": block.first, f"{place}.second": block.second}
     found = {}
     for name, part in parts.items():
         assert part.conv.bias is not None  # folded
@@ -114,12 +110,25 @@ def own_stages(network: VisionNetwork) -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
+def transform_shape(
+    config: VisionConfig, base_channels: int, levels: int, **more: int
+) -> FeatureTransformConfig:
+    """The feature transform's shape between a codec's base layer and a network's stages."""
+    return FeatureTransformConfig(
+        base_channels=base_channels, levels=levels, channels=config.c3, early=config.c2,
+        early_blocks=config.blocks[0], split_blocks=config.blocks[1], **more,
+    )  # fmt: skip
+
+
 @torch.no_grad()
 def early_input(network: VisionNetwork, rgb: Tensor) -> Tensor:
     """What enters c2 of a folded network before its first activation, (N, c2, H / 4, W / 4)."""
-    first = network.c2[0]
-    assert isinstance(first, ConvNorm)
-    return first.conv(network.front_end(rgb, "stem")["stem"])
+    return _convolution(network.c2[0]).conv(network.front_end(rgb, "stem")["stem"])
+
+
+def _convolution(layer: nn.Module) -> ConvNorm:
+    assert isinstance(layer, ConvNorm)
+    return layer
 
 
 class TasksTrainer:
@@ -141,10 +150,9 @@ class TasksTrainer:
         random = np.random.default_rng(recipe.seed)
         crops = [views.batch(4, random) for _ in range(12)]
         self.eyes = Eyes(vision, crops)
-        shape = FeatureTransformConfig(
-            base_channels=base_channels, levels=levels, channels=vision.config.c3,
-            early=vision.config.c2, width=recipe.width, blocks=recipe.blocks,
-        )  # fmt: skip
+        shape = transform_shape(
+            vision.config, base_channels, levels, width=recipe.width, blocks=recipe.blocks
+        )
         self.transform = FeatureTransform(shape)
         top = recipe.top_quality * RATE_LEVEL_MAX / 100
         seen = torch.cat([latents(crop, int(top * i / len(crops))) for i, crop in enumerate(crops)])

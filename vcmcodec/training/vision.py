@@ -31,9 +31,9 @@ from vcmcodec.training.vision_losses import (
     taught_mask_loss,
     taught_presence_loss,
 )
-from vcmcodec.training.vision_teacher import Lesson, stage_loss
+from vcmcodec.training.vision_teacher import Lesson, stage_loss, start_at_means, taught_features
 from vcmcodec.vision.layers import channels_last
-from vcmcodec.vision.network import VisionConfig, VisionNetwork, VisionOutput
+from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 Look = Callable[[Tensor], Lesson]
 
@@ -162,6 +162,9 @@ class VisionTrainer:
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step of the optimiser; returns the losses and the gradient's norm."""
+        if self.step == 0:
+            start_at_means(self.network, batch.rgb, self.look(batch.rgb))
+            self.average.load_state_dict(self.network.state_dict())
         rate = self.recipe.rate_at(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -212,34 +215,6 @@ class VisionTrainer:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
-
-
-def taught_features(
-    network: VisionNetwork, rgb: Tensor, lesson: Lesson, chosen: Tensor, forced: float
-) -> tuple[dict[str, Tensor], VisionOutput]:
-    """Features and outputs, made in part from the teacher's features ("teacher forcing").
-
-    The `chosen` views (N,) show each stage the teacher's features in front of it.  The others
-    show it the network's own, and a share `forced` of the gradient does not go on to the stage
-    before: one end-to-end gradient, too early, undoes what the first stages have learned.
-    """
-    chosen = chosen.view(-1, 1, 1, 1).to(rgb.device)
-
-    def given(name: str, own: Tensor) -> Tensor:
-        softened = own.detach() + (own - own.detach()) * (1 - forced)
-        return torch.where(chosen, lesson.stages[name].to(own.dtype), softened)
-
-    c2 = network.front_end(rgb, "c2")["c2"]
-    seen2 = given("c2", c2)
-    c3 = network.c3(seen2)
-    seen3 = given("c3", c3)
-    c4 = network.c4(seen3)
-    seen4 = given("c4", c4)
-    c5 = network.c5(seen4)
-    levels = network.fpn(seen3, seen4, given("c5", c5))
-    own = dict(zip(("p3", "p4", "p5"), levels, strict=True))
-    output = network.back_end({name: given(name, own[name]) for name in own}, "fpn")
-    return {"c2": c2, "c3": c3, "c4": c4, "c5": c5, **own}, output
 
 
 class CollapseWatch:

@@ -8,15 +8,17 @@ learned is a function with other blocks, never a tensor of the teacher.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from vcmcodec.evaluation.teachers import VOC_IN_COCO, load_taps
-from vcmcodec.vision.layers import channels_last
+from vcmcodec.vision.layers import Fuse, Residual, channels_last
+from vcmcodec.vision.network import VisionNetwork, VisionOutput
 
 TEACHERS = {"detector": "yolox-nano.pth", "segmenter": "deeplabv3-mnv2-voc.pth"}
 # student's stage -> detector's node of the same place and width
@@ -83,3 +85,77 @@ def stage_loss(student: Tensor, teacher: Tensor) -> Tensor:
     variance = teacher.var((0, 2, 3), keepdim=True)
     weight = (variance + 1e-4).rsqrt()
     return ((student.float() - teacher) ** 2 * weight).mean() / (variance * weight).mean()
+
+
+def taught_features(
+    network: VisionNetwork, rgb: Tensor, lesson: Lesson, chosen: Tensor, forced: float
+) -> tuple[dict[str, Tensor], VisionOutput]:
+    """Features and outputs, made in part from the teacher's features ("teacher forcing").
+
+    The `chosen` views (N,) show each stage the teacher's features in front of it.  The others
+    show it the network's own, and a share `forced` of the gradient does not go on to the stage
+    before: one end-to-end gradient, too early, undoes what the first stages have learned.
+    """
+    chosen = chosen.view(-1, 1, 1, 1).to(rgb.device)
+
+    def given(name: str, own: Tensor) -> Tensor:
+        softened = own.detach() + (own - own.detach()) * (1 - forced)
+        return torch.where(chosen, lesson.stages[name].to(own.dtype), softened)
+
+    c2 = network.front_end(rgb, "c2")["c2"]
+    seen2 = given("c2", c2)
+    c3 = network.c3(seen2)
+    seen3 = given("c3", c3)
+    c4 = network.c4(seen3)
+    seen4 = given("c4", c4)
+    c5 = network.c5(seen4)
+    levels = network.fpn(seen3, seen4, given("c5", c5))
+    own = dict(zip(("p3", "p4", "p5"), levels, strict=True))
+    output = network.back_end({name: given(name, own[name]) for name in own}, "fpn")
+    return {"c2": c2, "c3": c3, "c4": c4, "c5": c5, **own}, output
+
+
+@torch.no_grad()
+def start_at_means(network: VisionNetwork, rgb: Tensor, lesson: Lesson) -> None:
+    """Let every stage of an untaught network begin at the mean of what it shall learn.
+
+    Some channels lie far from zero (3 in c2, where the median deviation is 0.23), and a bias that
+    moves by the step size needs a thousand steps to get there.
+
+    Args:
+        rgb: (N, 3, H, W), the views of the lesson.
+    """
+    pyramid = network.fpn
+    last = {f"c{i}": getattr(network, f"c{i}")[-1] for i in (2, 3, 4, 5)}
+    last |= {"p3": pyramid.merge3, "p4": pyramid.out4, "p5": pyramid.out5}
+    inputs: dict[str, Tensor] = {}
+
+    def listen(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, given: inputs.__setitem__(name, given[0].detach().clone())
+
+    hooks = [part.act.register_forward_pre_hook(listen(name)) for name, part in last.items()]
+    network.train()
+    every = torch.ones(len(rgb), dtype=torch.bool)
+    taught_features(network, rgb, lesson, every, 1.0)
+    for hook in hooks:
+        hook.remove()
+    for name, part in last.items():
+        own = inputs[name]
+        closer = _bias_towards(own.transpose(0, 1).flatten(1), lesson.stages[name].mean((0, 2, 3)))
+        assert isinstance(part, Residual | Fuse)
+        norm = (part.second if isinstance(part, Residual) else part.refine).norm
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.bias.add_(closer)
+
+
+def _bias_towards(own: Tensor, wanted: Tensor) -> Tensor:
+    """What to add to (channels, n) so that the mean of their SiLU is `wanted`, by bisection.
+
+    SiLU falls to -0.28 at -1.28 and rises again to the left of it; only the right side learns.
+    """
+    low, high = -1.2 - own.mean(1), wanted.clamp(min=0) + 4 - own.mean(1)
+    for _ in range(24):
+        middle = (low + high) / 2
+        below = functional.silu(own + middle[:, None]).mean(1) < wanted
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return high

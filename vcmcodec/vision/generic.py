@@ -24,7 +24,7 @@ from vcmcodec.vision.weights import FINGERPRINT_DIGITS
 FORMAT = "vcm-generic-1"
 KEY = "generic"
 ENCODER = ("mean", "scale", "stem.", "c2.", "c3.")  # parts of the network that make the feature
-CONFIG = VisionConfig(c5=192, pyramid=(80, 80, 80), head=64)
+CONFIG = VisionConfig(stem=16, c5=192, blocks=(1, 1, 2, 1), pyramid=(80, 80, 80), head=64)
 LEAST_STEP = 0.25  # a value's step in its price, in root mean squares of the feature
 
 

@@ -51,12 +51,12 @@ class VisionConfig:
         classes: number of classes, without background.
     """
 
-    stem: int = 16
+    stem: int = 32
     c2: int = 32
     c3: int = 64
     c4: int = 128
     c5: int = 256
-    blocks: tuple[int, int, int, int] = (1, 1, 2, 1)
+    blocks: tuple[int, int, int, int] = (2, 2, 2, 1)
     pyramid: tuple[int, int, int] = (64, 128, 256)
     head: int = 80
     segmentation: int = 64

@@ -1,0 +1,92 @@
+"""Training of the feature transform: it learns, resumes to the step, leaves the network alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from photographs import photograph
+from vcmcodec.errors import RequestError
+from vcmcodec.training.tasks import TasksRecipe, TasksTrainer, Views, train_tasks
+from vcmcodec.vision.network import VisionConfig, VisionNetwork
+
+SMALL = VisionConfig(
+    stem=8, c2=8, c3=16, c4=16, c5=16, blocks=(2, 1, 1, 1), pyramid=(16, 16, 24), head=8
+)
+CHANNELS = 48
+RECIPE = TasksRecipe(steps=4, batch=2, side=64, width=64, warmup=2)
+
+
+def latents(images: Tensor, rate_level: int) -> Tensor:
+    """What a base layer might hold: each cell's sixteen means, coarser at lower rates."""
+    means = torch.nn.functional.avg_pool2d(images, 4)
+    cells = torch.nn.functional.pixel_unshuffle(means, 4).permute(0, 2, 3, 1)
+    step = 0.05 * (1 - rate_level / 12000)
+    return (cells / step).round() * step
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory: pytest.TempPathFactory) -> Views:
+    folder = tmp_path_factory.mktemp("views")
+    for name in ("coffee", "astronaut"):
+        Image.fromarray(photograph(name, 200, 240)).save(folder / f"{name}.png")
+    return Views([folder], [folder], RECIPE.side)
+
+
+def trainer(views: Views, **changes: int) -> TasksTrainer:
+    torch.manual_seed(3)
+    network = VisionNetwork(SMALL).fold()
+    recipe = replace(RECIPE, **changes)  # type: ignore[arg-type]
+    return TasksTrainer(recipe, latents, views, network, levels=4, base_channels=CHANNELS)
+
+
+def test_it_learns_and_the_network_stays(views: Views, tmp_path: Path) -> None:
+    lines: list[dict[str, float]] = []
+    taught = trainer(views, steps=60)
+    before = {k: v.clone() for k, v in taught.eyes.network.state_dict().items()}
+    train_tasks(taught, tmp_path / "run", report=lines.append)
+    assert [line["step"] for line in lines] == [20, 40, 60]
+    assert lines[-1]["distance"] < 0.9 * lines[0]["distance"]
+    after = taught.eyes.network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_stopped_run_ends_where_one_that_was_not_stopped_ends(
+    views: Views, tmp_path: Path
+) -> None:
+    whole = train_tasks(trainer(views), tmp_path / "whole")
+    steps = 0
+    while steps < RECIPE.steps:  # one step a call
+        part = trainer(views)
+        stopped = train_tasks(part, tmp_path / "parts", minutes=1e-9)
+        assert part.step == steps + 1
+        steps = part.step
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(stopped.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_shape_is_refused(views: Views, tmp_path: Path) -> None:
+    train_tasks(trainer(views), tmp_path / "run")
+    with pytest.raises(RequestError, match="of another shape"):
+        train_tasks(trainer(views, width=72), tmp_path / "run")
+
+
+def test_groups_that_are_missing_are_shown_grey(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught = trainer(views)
+    taught.recipe = replace(taught.recipe, dropped=1.0)
+    shown: list[Tensor] = []
+    clean = taught.eyes.clean
+    monkeypatch.setattr(taught.eyes, "clean", lambda rgb: (shown.append(rgb), clean(rgb))[1])
+    taught.train_step()
+    cells = shown[0].unfold(2, 16, 16).unfold(3, 16, 16)
+    grey = (cells == 0.45).all(-1).all(-1).all(1)
+    assert 0 < int(grey.sum()) < grey.numel()
+    assert np.array_equal(grey[0], grey[1])  # one map for the whole batch
