@@ -52,6 +52,7 @@ class TeacherBackend:
     """One frozen network that was trained elsewhere; it can only run whole."""
 
     splits: tuple[str, ...] = ()
+    fingerprint = ""
 
     def __init__(self, path: Path) -> None:
         """Load a `.pth` file that lies beside `taps.py`.

@@ -51,9 +51,11 @@ class Backend(Protocol):
         tasks: what it can do, names of `network.TASKS`.
         splits: names of its split points; empty if it can only run whole.
         longer_side: of its input, in pixels.
+        fingerprint: of its weights, 16 hexadecimal digits; empty where it has none.
     """
 
     longer_side: int
+    fingerprint: str
     labels: tuple[str, ...]
     tasks: tuple[str, ...]
     splits: tuple[str, ...]
@@ -86,6 +88,7 @@ class ReferenceBackend:
         self.model = model
         self.longer_side = self._predictor.longer_side
         self.labels = model.labels
+        self.fingerprint = model.fingerprint
         self.tasks: tuple[str, ...] = TASKS
         self.splits = tuple(SPLITS)
 
@@ -95,7 +98,7 @@ class ReferenceBackend:
         image, geometry = prepare(rgb, self._predictor.longer_side)
         network = self.model.network
         tensors = network.front_end(image.to(network.mean.device), split)
-        return Features(split, tensors, geometry, self.model.fingerprint)
+        return Features(split, tensors, geometry, self.fingerprint)
 
     @torch.inference_mode()
     def rest(self, features: Features, tasks: Collection[str]) -> Any:

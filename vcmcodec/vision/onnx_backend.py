@@ -110,6 +110,7 @@ class OnnxBackend:
     """A network in an ONNX file, run by onnxruntime on the CPU."""
 
     splits: tuple[str, ...] = (SPLIT,)
+    fingerprint = ""
 
     def __init__(
         self,

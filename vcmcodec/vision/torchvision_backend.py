@@ -11,8 +11,7 @@ networks work all the same.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +23,14 @@ from torch import Tensor, nn
 
 from vcmcodec.errors import RequestError, WeightsError
 from vcmcodec.vision.backend import Features
+from vcmcodec.vision.cut_classifier import (
+    ClassifierModel,
+    CutClassifier,
+    Given,
+    fingerprint,
+    normal,
+    replaced,
+)
 from vcmcodec.vision.geometry import InputGeometry
 from vcmcodec.vision.predictions import ClassScore, DetectedObject, LabelMap, Predictions, clip_box
 from vcmcodec.vision.tasks.boxes import suppress
@@ -31,8 +38,6 @@ from vcmcodec.vision.tasks.segmentation import scaled_argmax
 
 Pixels = npt.NDArray[np.uint8]
 _MISSING = ("nms", "qnms")
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_RESNET = ("stem", "layer1", "layer2", "layer3", "layer4")
 _declared: list[torch.library.Library] = []
 
 
@@ -87,22 +92,16 @@ def _nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return torch.from_numpy(kept).to(dets.device)
 
 
-class _Given(nn.Module):
-    """Stands in for a backbone and gives features that were computed before."""
-
-    def __init__(self, features: Any) -> None:
-        super().__init__()
-        self._features = features
-
-    def forward(self, x: Tensor) -> Any:
-        return self._features
-
-
 class TorchvisionBackend:
     """One of torchvision's networks.
 
     Split points: `backbone` of a detector or segmenter; `stem`, `layer1` .. `layer4` of a ResNet;
     `features` of a classifier that has such a part.
+
+    Attributes:
+        network: torchvision's own.
+        model: a classifier, as those that train units for it need it; None for other networks.
+        labels, tasks, splits, longer_side, fingerprint: see `Backend`.
     """
 
     def __init__(
@@ -145,7 +144,8 @@ class TorchvisionBackend:
         network = models.get_model(name, **options)
         if weights is not None:
             _load_into(network, weights)
-        self.network = network.eval().requires_grad_(False).to(device)
+        self.fingerprint = fingerprint(name, network)
+        self.network: Any = network.eval().requires_grad_(False).to(device)
         self._device = torch.device(device)
         self._kind = _kind_of(default.__class__.__module__)
         self.tasks: tuple[str, ...] = (self._kind,)
@@ -154,19 +154,15 @@ class TorchvisionBackend:
         background = self._kind != "classification" and self._names[0] == "__background__"
         self.labels = self._names[1:] if background else self._names
         self._offset = 1 if background else 0
-        self.splits = self._find_splits()
+        self.splits: tuple[str, ...] = ("backbone",)
+        self.model: ClassifierModel | None = None
+        if self._kind == "classification":
+            cut = CutClassifier(self.network)
+            self.splits = cut.splits
+            self.model = ClassifierModel(f"torchvision:{name}", cut, self.labels, self.fingerprint)
         self.longer_side = 640 if self._kind == "detection" else 0
         if self._kind != "detection":
             self.longer_side = max(_preset_size(self._preset, 480, 640, self._kind))
-
-    def _find_splits(self) -> tuple[str, ...]:
-        if self._kind != "classification":
-            return ("backbone",)
-        if hasattr(self.network, "layer4"):
-            return _RESNET
-        if isinstance(getattr(self.network, "features", None), nn.Module):
-            return ("features",)
-        return ()
 
     @torch.inference_mode()
     def head(self, rgb: Pixels, split: str) -> Features:
@@ -176,59 +172,43 @@ class TorchvisionBackend:
         image, geometry = self._prepare(rgb)
         if self._kind == "detection":
             scaled, _ = self.network.transform([image[0]])
-            return Features(split, _named(self.network.backbone(scaled.tensors)), geometry)
+            maps = _named(self.network.backbone(scaled.tensors))
+            return Features(split, maps, geometry, self.fingerprint)
         if self._kind == "segmentation":
-            return Features(split, _named(self.network.backbone(image)), geometry)
-        x = image
-        for stage in self._stages()[: self.splits.index(split) + 1]:
-            x = stage(x)
-        return Features(split, {split: x}, geometry)
-
-    def _stages(self) -> list[nn.Module]:
-        net = self.network
-        if self.splits == ("features",):
-            return [net.features]
-        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-        return [stem, net.layer1, net.layer2, net.layer3, net.layer4]
+            maps = _named(self.network.backbone(normal(image)))
+            return Features(split, maps, geometry, self.fingerprint)
+        assert self.model is not None
+        tensors = self.model.network.front_end(image, split)
+        return Features(split, tensors, geometry, self.fingerprint)
 
     @torch.inference_mode()
     def rest(self, features: Features, tasks: Collection[str]) -> Any:
         """See `Backend`."""
         geometry = features.geometry
-        if self._kind == "classification":
-            return self._classify(features)
+        if self.model is not None:
+            net, split = self.model.network, features.split
+            return net.classify(net.deeper(features.tensors[split], split))
         tensors: Any = {k.removeprefix("map "): v for k, v in features.tensors.items()}
         if list(tensors) == ["only"]:
             tensors = tensors["only"]
         # the network's own forward does the rest; the picture only says how large it is
         blank = torch.zeros((1, 3, geometry.padded_height, geometry.padded_width))
-        with _backbone(self.network, _Given(tensors)):
+        with replaced(self.network, "backbone", Given(tensors)):
             return self._run(blank.to(self._device))
-
-    def _classify(self, features: Features) -> Any:
-        x = features.tensors[features.split]
-        net = self.network
-        for stage in self._stages()[self.splits.index(features.split) + 1 :]:
-            x = stage(x)
-        if self.splits == ("features",):
-            with _part(net, "features", _Given(x)):
-                return net(x)
-        return net.fc(torch.flatten(net.avgpool(x), 1))
 
     def _run(self, image: Tensor) -> Any:
         if self._kind == "detection":
             return self.network([image[0]])[0]
-        return self.network(image)["out"]
+        out = self.network(normal(image))
+        return out["out"] if self._kind == "segmentation" else out
 
     def _prepare(self, rgb: Pixels) -> tuple[Tensor, InputGeometry]:
-        """Scaled as torchvision's preset says, whole: nothing is cropped away."""
+        """Pictures in 0..1, scaled as torchvision's preset says: nothing is cropped away."""
         height, width = rgb.shape[:2]
         image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255
-        if self._kind != "detection":  # detectors scale and normalise by themselves
+        if self._kind != "detection":  # detectors scale by themselves
             size = _preset_size(self._preset, height, width, self._kind)
             image = nn.functional.interpolate(image, size, mode="bilinear", antialias=True)
-            mean = torch.tensor(_MEAN).view(1, 3, 1, 1)
-            image = (image - mean) / torch.tensor(_DEVIATION).view(1, 3, 1, 1)
         rows, columns = image.shape[2:]
         return image.to(self._device), InputGeometry(height, width, rows, columns, rows, columns)
 
@@ -263,8 +243,7 @@ class TorchvisionBackend:
     ) -> Predictions:
         """See `Backend`."""
         image, geometry = self._prepare(rgb)
-        raw = self.network(image) if self._kind == "classification" else self._run(image)
-        return self.results(raw, geometry, score)
+        return self.results(self._run(image), geometry, score)
 
 
 def _kind_of(module: str) -> str:
@@ -300,17 +279,3 @@ def _preset_size(preset: Any, height: int, width: int, kind: str) -> tuple[int, 
     shorter = int(preset.resize_size[0]) if preset.resize_size else min(height, width)
     scale = shorter / min(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-@contextmanager
-def _part(network: nn.Module, name: str, stand_in: nn.Module) -> Iterator[None]:
-    own = getattr(network, name)
-    setattr(network, name, stand_in)
-    try:
-        yield
-    finally:
-        setattr(network, name, own)
-
-
-def _backbone(network: nn.Module, stand_in: nn.Module) -> Any:
-    return _part(network, "backbone", stand_in)

@@ -1,0 +1,185 @@
+"""A torchvision classifier that can be cut: what crosses each cut, and what lies behind it.
+
+    ResNet    stem /4 -> layer1 /4 -> layer2 /8 -> layer3 /16 -> layer4 /32 -> pooling, classes
+    others    features -> the rest (MobileNet, EfficientNet, VGG, ...)
+
+One tensor crosses each cut, and bears the split point's name.  The weights are the user's own: they
+are read, and never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vcmcodec.errors import RequestError
+from vcmcodec.vision.split import SplitPoint
+from vcmcodec.vision.weights import FINGERPRINT_DIGITS
+
+RESNET = ("stem", "layer1", "layer2", "layer3", "layer4")
+FEATURES = ("features",)
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pictures
+_PROBE = 64  # side in pixels of a picture that tells the strides
+
+
+class Given(nn.Module):
+    """Stands in for a part of a network and gives what was computed before."""
+
+    def __init__(self, features: Any) -> None:
+        super().__init__()
+        self._features = features
+
+    def forward(self, x: Tensor) -> Any:
+        """Whatever the input is."""
+        return self._features
+
+
+@contextmanager
+def replaced(network: nn.Module, name: str, stand_in: nn.Module) -> Iterator[None]:
+    """Put another module in the place of a part, for a while."""
+    own = getattr(network, name)
+    setattr(network, name, stand_in)
+    try:
+        yield
+    finally:
+        setattr(network, name, own)
+
+
+def normal(rgb: Tensor) -> Tensor:
+    """Pictures (N, 3, H, W) in 0..1 as torchvision's classifiers and segmenters want them."""
+    mean, deviation = (rgb.new_tensor(v).view(3, 1, 1) for v in (MEAN, DEVIATION))
+    return (rgb - mean) / deviation
+
+
+def find_splits(network: nn.Module) -> tuple[str, ...]:
+    """Names of the split points of a classifier, from the picture inwards."""
+    if hasattr(network, "layer4"):
+        return RESNET
+    if isinstance(getattr(network, "features", None), nn.Module):
+        return FEATURES
+    return ()
+
+
+class CutClassifier(nn.Module):
+    """A frozen classifier and its split points.
+
+    Attributes:
+        network: torchvision's own.
+        splits: names of the split points, from the picture inwards; may be none.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        """Take a network; it goes to evaluation and needs no gradients any more."""
+        super().__init__()
+        self.network: Any = network.eval().requires_grad_(False)
+        self.splits = find_splits(network)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return next(self.parameters()).device
+
+    def _stages(self) -> list[nn.Module]:
+        """The parts up to the first split point, from there to the second, ..."""
+        net = self.network
+        if self.splits == FEATURES:
+            return [net.features]
+        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+        return [stem, net.layer1, net.layer2, net.layer3, net.layer4]
+
+    def front_end(self, rgb: Tensor, split: str) -> dict[str, Tensor]:
+        """What crosses a split point, (N, C, h, w), of pictures (N, 3, H, W) in 0..1.
+
+        Raises:
+            RequestError: there is no such split point.
+        """
+        if split not in self.splits:
+            known = ", ".join(self.splits) or "none"
+            raise RequestError(f"no split point {split}; there are {known}")
+        x = normal(rgb)
+        for stage in self._stages()[: self.splits.index(split) + 1]:
+            x = stage(x)
+        return {split: x}
+
+    def features(self, rgb: Tensor) -> dict[str, Tensor]:
+        """What crosses every split point."""
+        first = self.splits[0]
+        return self.deeper(self.front_end(rgb, first)[first], first)
+
+    def deeper(self, tensor: Tensor, split: str) -> dict[str, Tensor]:
+        """A split point's tensor, and those of all split points behind it; gradients reach it."""
+        found = {split: tensor}
+        place = self.splits.index(split) + 1
+        for name, stage in zip(self.splits[place:], self._stages()[place:], strict=True):
+            tensor = stage(tensor)
+            found[name] = tensor
+        return found
+
+    def classify(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Logits (N, classes) from the last split point's tensor."""
+        net, last = self.network, features[self.splits[-1]]
+        logits: Tensor
+        if self.splits == FEATURES:
+            # some networks go on in place, which must not change what the caller holds
+            with replaced(net, "features", Given(last.clone())):
+                logits = net(last)
+        else:
+            logits = net.fc(torch.flatten(net.avgpool(last), 1))
+        return logits
+
+    @torch.inference_mode()
+    def points(self) -> dict[str, SplitPoint]:
+        """Channels and stride of what crosses each split point.
+
+        Raises:
+            RequestError: the network cannot be cut, or a tensor's cells are no whole pixels.
+        """
+        if not self.splits:
+            raise RequestError("this network has no split point")
+        found = {}
+        blank = torch.zeros((1, 3, _PROBE, _PROBE), device=self.device)
+        for name, tensor in self.features(blank).items():
+            channels, rows = tensor.shape[1:3]
+            if _PROBE % rows:
+                raise RequestError(f"split point {name}: {_PROBE} pixels become {rows} cells")
+            found[name] = SplitPoint(name, {name: channels}, {name: _PROBE // rows})
+        return found
+
+
+def fingerprint(name: str, network: nn.Module) -> str:
+    """16 hexadecimal digits of a network's weights, however they are kept in a file.
+
+    Args:
+        name: of its kind; the same tensors in another network are another one.
+        network: its floating point tensors count, in name order; counters do not.
+    """
+    digest = hashlib.sha256(name.encode())
+    for key, value in sorted(network.state_dict().items()):
+        if value.is_floating_point():
+            exact = value.detach().to("cpu", torch.float32).contiguous()
+            digest.update(f"{key} {tuple(value.shape)}\n".encode())
+            digest.update(exact.numpy().astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifierModel:
+    """A classifier of the user's own, ready to be cut.
+
+    Attributes:
+        name: as `vision.backend.open_backend` knows it, without its file: `torchvision:resnet18`.
+        network: in evaluation mode.
+        labels: the classes, in the order of the logits.
+        fingerprint: of its weights.
+    """
+
+    name: str
+    network: CutClassifier
+    labels: tuple[str, ...]
+    fingerprint: str
