@@ -88,6 +88,8 @@ def _encode_scene(
 
     if options.split is not None:
         raise RequestError(f"profile {spec.name} codes pictures: it has no split point")
+    if options.vision is not None:
+        raise RequestError(f"profile {spec.name} codes pictures: it needs no vision network")
     picture = pixels.read(image, limits)
     plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device)
     tasks = choose_tasks(spec, options.tasks)

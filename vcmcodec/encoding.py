@@ -40,6 +40,9 @@ class EncodeOptions:
         profile: name of a profile.
         model: name of a model; None for the profile's default.
         split: name of a split point, for profiles of features; None for the model's first.
+        vision: the network whose features of a picture are coded, as in
+            `vision.backend.open_backend`, where the model goes with weights of the user's own; None
+            for the installed one.  Features that were taken before need none.
         digest: store hashes of all symbols, which every decoder then checks.
         text: key and value pairs for people.
     """
@@ -52,6 +55,7 @@ class EncodeOptions:
     profile: str = "scene"
     model: str | None = None
     split: str | None = None
+    vision: str | None = None
     digest: bool = False
     text: Mapping[str, str] | None = None
 

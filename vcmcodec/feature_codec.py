@@ -35,7 +35,7 @@ from vcmcodec.encoding import (
     target_bytes,
 )
 from vcmcodec.errors import RequestError
-from vcmcodec.feature_parts import check_split, hold, layer_of, open_model, served
+from vcmcodec.feature_parts import check_split, hold, layer_of, narrowed, open_model, served
 from vcmcodec.models import load_model
 from vcmcodec.reader import Reader
 from vcmcodec.sources import Openable
@@ -140,7 +140,7 @@ def encode_picture(
     picture = pixels.read(image, limits)
     spec, module, model = _load(options, device)
     split = check_split(module, model, options.split)
-    found = module.extract(model, picture.rgb, split, device)
+    found = _extract(module, model, picture.rgb, split, options.vision, device)
     plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device)
     made = _encode(spec, module, model, found, plan, options)
     return Encoded(made.data, made.header, picture.warnings + made.warnings)
@@ -181,7 +181,19 @@ def _load(options: EncodeOptions, device: str) -> tuple[catalogue.ProfileSpec, M
         raise RequestError(f"profile {spec.name} codes pictures, not features")
     if options.text:
         raise RequestError("texts are kept with the layers for people; this file has none")
-    return spec, spec.load(), load_model(spec.name, options.model, device=device)
+    module, model = spec.load(), load_model(spec.name, options.model, device=device)
+    return narrowed(spec, module, model, options.tasks), module, model
+
+
+def _extract(
+    module: ModuleType, model: Any, rgb: np.ndarray, split: str, vision: str | None, device: str
+) -> Features:
+    """Features of a picture, by the network that the caller names or else the installed one."""
+    from vcmcodec.profiles.features import given_network
+
+    if vision is None:
+        return module.extract(model, rgb, split, device)
+    return given_network(vision, module.network(model), device).head(rgb, split)
 
 
 def _encode(
@@ -317,16 +329,22 @@ def decode_features(
 
 
 def analyze_reader(
-    reader: Reader, tasks: Collection[str], score: float, groups: ChosenGroups, device: str
-) -> tuple[Predictions, np.ndarray]:
-    """The rest of the network, from decoded features.
+    reader: Reader, tasks: Collection[str], score: float, groups: ChosenGroups, device: str,
+    vision: str | None = None,
+) -> tuple[Predictions, np.ndarray]:  # fmt: skip
+    """The rest of the network, from decoded features; of the one that `vision` names, if it does.
 
     Returns:
         Results, and the cells (rows, columns) of the groups that were decoded.
     """
+    from vcmcodec.profiles.features import given_network, go_on
+
     module, model = open_model(reader, device)
+    given = None if vision is None else given_network(vision, module.network(model), device)
     if len(set(tasks)) == len(catalogue.profile(reader.header.profile).tasks):
         tasks = served(reader, tasks, device)  # "all" is all that the file was written for
     decoded = inspect(reader, tasks=tasks, groups=groups, device=device)
+    if given is not None:
+        return go_on(given, decoded.features, tasks, score, device), decoded.present
     found = module.predictions(model, decoded.features, tasks, score, device)
     return found, decoded.present

@@ -6,13 +6,14 @@ file's layers each task reads.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vcmcodec import catalogue
-from vcmcodec.bitstream.constants import LayerId
+from vcmcodec.bitstream.constants import LayerId, TaskId
 from vcmcodec.bitstream.header import Header
 from vcmcodec.bitstream.parameters import FeatureParameters
 from vcmcodec.errors import FormatError, RequestError
@@ -31,6 +32,36 @@ def layer_of(module: ModuleType, model: Any, split: str) -> Callable[[str], Laye
     if not hasattr(module, "layer"):
         return lambda task: LayerId.BASE
     return lambda task: module.layer(model, split, task)
+
+
+def narrowed(
+    spec: catalogue.ProfileSpec, module: ModuleType, model: Any,
+    asked: Sequence[str | TaskId] | None = None,
+) -> catalogue.ProfileSpec:  # fmt: skip
+    """A profile with no more tasks than a model's network can do.
+
+    Args:
+        asked: tasks, names or ids.
+
+    Raises:
+        RequestError: the profile serves one of them, but not with this model.
+    """
+    able = _able(module, model)
+    if able is None:
+        return spec
+    tasks = tuple(task for task in spec.tasks if catalogue.task(task).name in able)
+    for found in map(catalogue.task, asked or ()):
+        if found.id in spec.tasks and found.id not in tasks:
+            raise RequestError(
+                f"the network that this model goes with does not do {found.name}; it does"
+                f" {', '.join(able)}"
+            )
+    return dataclasses.replace(spec, tasks=tasks)
+
+
+def _able(module: ModuleType, model: Any) -> tuple[str, ...] | None:
+    """What a model's network can do; None where that is all that its profile serves."""
+    return module.tasks(model) if hasattr(module, "tasks") else None
 
 
 def check_split(module: ModuleType, model: Any, asked: str | None) -> str:
@@ -111,11 +142,11 @@ def open_model(reader: Reader, device: str) -> tuple[ModuleType, Any]:
 
 
 def served(reader: Reader, tasks: Collection[str], device: str = "cpu") -> tuple[str, ...]:
-    """Those of some tasks whose layers a file of features holds."""
+    """Those of some tasks that the network does, and whose layers a file of features holds."""
     module, model = open_model(reader, device)
     find = layer_of(module, model, FeatureParameters.unpack(reader.header.parameters).split)
-    top = reader.parts.top_layer()
-    return tuple(task for task in tasks if find(task) <= top)
+    top, able = reader.parts.top_layer(), _able(module, model)
+    return tuple(t for t in tasks if (able is None or t in able) and find(t) <= top)
 
 
 def hold(

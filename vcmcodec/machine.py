@@ -46,6 +46,7 @@ def analyze(
     groups: Groups = None,
     device: str = "cpu",
     limits: Limits | None = None,
+    vision: str | None = None,
 ) -> Predictions:
     """Say what is in the picture of a file, from its base layer or its features alone.
 
@@ -57,19 +58,25 @@ def analyze(
         groups: labels or ids; results come from their cells only.  None for all that are there.
         device: where the networks run.
         limits: what to accept.
+        vision: the network behind features, as in `vision.backend.open_backend`, where the file's
+            model goes with weights of the user's own; None for the installed one.
 
     Returns:
         Results in pixels of the true picture.  Where a group is not there, or not chosen, no
         object has its centre and the label map says background.
 
     Raises:
-        RequestError: an unknown task, no such group, or no base layer in the file.
+        RequestError: an unknown task, no such group, no base layer in the file, or a network for
+            a file that holds a picture.
         TruncatedError: the file is cut off within the base layer.
         FormatError: the base layer is damaged.
-        WeightsError: the model, or a network that goes with it, is not installed.
+        WeightsError: the model, or a network that goes with it, is not installed, or `vision` has
+            other weights.
     """
     with Reader(source, limits) as reader:
-        return analyze_reader(reader, tasks=tasks, score=score, groups=groups, device=device)
+        return analyze_reader(
+            reader, tasks=tasks, score=score, groups=groups, device=device, vision=vision
+        )
 
 
 def analyze_reader(
@@ -79,12 +86,15 @@ def analyze_reader(
     score: float = 0.3,
     groups: Groups = None,
     device: str = "cpu",
+    vision: str | None = None,
 ) -> Predictions:
     """The same of a file that is open already; see `analyze`."""
     check_tasks(tasks)
     if catalogue.profile(reader.header.profile).source == "features":
-        found, present = feature_codec.analyze_reader(reader, tasks, score, groups, device)
+        found, present = feature_codec.analyze_reader(reader, tasks, score, groups, device, vision)
         return _only_present(found, present)
+    if vision is not None:
+        raise RequestError("the file holds a picture, whose base layer has a network of its own")
     model = load_tasks(reader.header.fingerprint, device=device)
     return see(reader.latent(groups=groups, device=device), reader.header, model, tasks, score)
 

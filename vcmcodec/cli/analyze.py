@@ -179,6 +179,7 @@ def _targets(
     " torchvision:NAME=FILE with your own weights (=download lets torchvision fetch its own)."
     "  [default: the one that is installed]",
 )
+@options.vision
 @click.option(
     "--size",
     type=click.IntRange(32, 4096),
@@ -244,7 +245,7 @@ def command(
         labels=names,
         outputs=_pairs(outputs),
         tasks=asked,
-        **{key: given[key] for key in ("score", "model", "size", "device")},
+        **{key: given[key] for key in ("score", "model", "vision", "size", "device")},
     )
     style = batch.Style(
         what="analyzed",

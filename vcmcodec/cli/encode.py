@@ -30,6 +30,7 @@ class Settings:
     profile: str
     model: str | None
     split: str | None
+    vision: str | None
     digest: bool
     text: tuple[tuple[str, str], ...]
     device: str
@@ -61,6 +62,7 @@ def encode_one(settings: Settings, source: str | bytes) -> batch.Product:
         profile=settings.profile,
         model=settings.model,
         split=settings.split,
+        vision=settings.vision,
         digest=settings.digest,
         text=dict(settings.text) or None,
     )
@@ -186,6 +188,7 @@ def _exclusive(**given: Any) -> None:
     help="Where the network is cut, for profiles of features.  [default: the model's first]",
 )
 @click.option("--model", metavar="ID", help="One of `vcm models`.  [default: the profile's]")
+@options.vision
 @click.option(
     "--digest", is_flag=True, help="Store a digest of all symbols, which decoding then checks."
 )

@@ -33,6 +33,7 @@ class Settings:
     tasks: tuple[str, ...]
     score: float
     model: str | None
+    vision: str | None
     size: int | None
     labels: tuple[str, ...] | None
     outputs: tuple[tuple[str, str], ...] | None
@@ -113,6 +114,7 @@ def in_file(source: str | bytes, settings: Settings, outputs: Outputs) -> Findin
             score=settings.score,
             groups=settings.groups,
             device=settings.device,
+            vision=settings.vision,
         )
         warnings = (*reader.warnings, *machine.shortfalls(reader, settings.tasks))
         facts = {"bytes_read": reader.bytes_read, "warnings": list(warnings)}
@@ -157,6 +159,8 @@ def in_picture(
 
     if settings.groups is not None:
         raise RequestError("--groups are those of a .vcm file; a picture has none")
+    if settings.vision is not None:
+        raise RequestError("--vision goes with .vcm files; a picture's network is named by --model")
     picture = pixels.read(source, settings.limits)
     tasks = [task for task in settings.tasks if task in backend.tasks]
     if not tasks:

@@ -130,6 +130,16 @@ def existing(command: Command) -> Command:
     return command
 
 
+def vision(command: Command) -> Command:
+    """The network of a model of features, where its weights are the user's own."""
+    return click.option(
+        "--vision",
+        metavar="torchvision:NAME=FILE",
+        help="The network that the model of features goes with, where its weights are your own."
+        "  [default: the installed one]",
+    )(command)
+
+
 def parallel(command: Command) -> Command:
     """Processes, threads and device."""
     command = click.option(

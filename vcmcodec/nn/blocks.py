@@ -113,16 +113,23 @@ class SlimmableLinear(nn.Module):
 
 
 class SlimmableBlock(nn.Module):
-    """Residual block of the decoder: as `NestedBlock`, dense at every width."""
+    """Residual block of the decoder: as `NestedBlock`, dense at every width.
 
-    def __init__(self, channels: int, expansion: int = 2) -> None:
+    Args:
+        channels: of the widest width.
+        expansion: channels between the two maps, in multiples of those of a width.
+        hidden: channels between the two maps at every width, in place of `expansion`.
+    """
+
+    def __init__(self, channels: int, expansion: int = 2, *, hidden: int | None = None) -> None:
         super().__init__()
-        self.expansion = expansion
+        self.expansion, self.hidden = expansion, hidden
+        between = expansion * channels if hidden is None else hidden
         self.taps = nn.Parameter(torch.randn(channels, 1, 3, 3) * 0.1)
         self.taps.data[:, 0, 1, 1] += 1
         self.taps_bias = nn.Parameter(torch.zeros(channels))
-        self.expand = SlimmableLinear(channels, expansion * channels)
-        self.reduce = SlimmableLinear(expansion * channels, channels, zero=True)
+        self.expand = SlimmableLinear(channels, between)
+        self.reduce = SlimmableLinear(between, channels, zero=True)
         self.mixed = False
 
     def forward(self, x: Tensor, masks: Masks) -> Tensor:
@@ -130,6 +137,6 @@ class SlimmableBlock(nn.Module):
         channels = x.shape[-1]
         spread = depthwise(x, self.taps[:channels], self.taps_bias[:channels], masks)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed):
-            hidden = F.relu(self.expand(spread, self.expansion * channels))
-            branch = self.reduce(hidden, channels)
+            between = self.expansion * channels if self.hidden is None else self.hidden
+            branch = self.reduce(F.relu(self.expand(spread, between)), channels)
         return x + branch.float()

@@ -7,6 +7,9 @@ The network on both sides is frozen and never changed; a unit is a few ten thous
 Another split point is another set of units, another rate another vector of steps.  Every tensor
 that crosses has a unit, so nothing reaches the server that was not coded.
 
+A tensor at stride 4 is looked at in 2x2 blocks, as one of stride 8 with four times the channels.
+The server's residual block is narrower than its tensor where that is very wide.
+
 Symbols are coded by one static table a channel and trained rate level, so a unit needs no entropy
 network.  Every spatial tap stays inside its group (`geometry.py`).
 
@@ -28,10 +31,14 @@ from vcmcodec.errors import WeightsError
 from vcmcodec.nn.blocks import NestedBlock, SlimmableBlock, depthwise
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Gains, Level
 from vcmcodec.nn.latent_codec import tuples
-from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, STRIDES, LevelGeometry
+from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, LevelGeometry
+from vcmcodec.nn.pyramid_codec import STRIDES as LEVEL_STRIDES
 from vcmcodec.nn.transforms import merge_2x2, split_2x2
 
+STRIDES = (4, *LEVEL_STRIDES)
+FOLDED = 4  # the stride of tensors that are looked at in 2x2 blocks
 MAX_PARAMETERS = 600_000  # of one unit
+BLOCK_PARAMETERS = 200_000  # about as many of them may its server's residual block have
 MAX_LEVELS = 64
 MAX_LAYERS = 3
 
@@ -44,7 +51,7 @@ class UnitShape:
         split: split point at which it stands.
         name: of the tensor that it codes.
         channels: of that tensor.
-        stride: picture pixels a cell of that tensor, 8, 16 or 32.
+        stride: picture pixels a cell of that tensor, one of `STRIDES`.
         latent: channels that are coded.
         layer: of a file that holds it, 0 for the base.
     """
@@ -65,6 +72,21 @@ class UnitShape:
     def values(self) -> int:
         """Numbers of the tensor under one position of the latent."""
         return self.channels * (self.latent_stride // self.stride) ** 2
+
+    @property
+    def block_stride(self) -> int:
+        """Picture pixels a cell of the grid on which taps and residual block work."""
+        return 2 * FOLDED if self.stride == FOLDED else self.stride
+
+    @property
+    def block_channels(self) -> int:
+        """Numbers of the tensor under one cell of that grid."""
+        return self.channels * (self.block_stride // self.stride) ** 2
+
+    @property
+    def block_hidden(self) -> int:
+        """Channels inside the server's residual block."""
+        return min(self.block_channels, BLOCK_PARAMETERS // (2 * self.block_channels))
 
 
 @dataclass(frozen=True)
@@ -115,28 +137,41 @@ class Unit(nn.Module):
         self.shape = shape
         self.register_buffer("mean", torch.zeros(shape.channels))
         self.register_buffer("deviation", torch.ones(1))
-        self.taps = nn.Parameter(torch.zeros(shape.channels, 1, 3, 3))
+        self.taps = nn.Parameter(torch.zeros(shape.block_channels, 1, 3, 3))
         self.taps.data[:, 0, 1, 1] = 1
-        self.taps_bias = nn.Parameter(torch.zeros(shape.channels))
+        self.taps_bias = nn.Parameter(torch.zeros(shape.block_channels))
         self.enter = nn.Linear(shape.values, shape.latent)
         self.refine = NestedBlock((shape.latent,), expansion=1)
         self.gains = Gains(levels, shape.latent)
         self.leave = nn.Linear(shape.latent, shape.values)
-        self.restore = SlimmableBlock(shape.channels, expansion=1)
+        self.restore = SlimmableBlock(shape.block_channels, hidden=shape.block_hidden)
 
     @property
     def merges(self) -> bool:
-        """Whether the tensor is finer than its latent."""
-        return self.shape.stride < self.shape.latent_stride
+        """Whether the grid of taps and blocks is finer than the latent's."""
+        return self.shape.block_stride < self.shape.latent_stride
+
+    @property
+    def folds(self) -> bool:
+        """Whether the tensor is looked at in 2x2 blocks."""
+        return self.shape.stride < self.shape.block_stride
 
     def normal(self, tensor: Tensor) -> Tensor:
-        """(B, C, h, w) as the network gives it -> (B, h, w, C) with mean 0 and variance 1."""
-        return (tensor.permute(0, 2, 3, 1) - self.mean) / self.deviation
+        """The tensor with mean 0 and variance 1, channels last, on the grid of taps and blocks.
+
+        Args:
+            tensor: (B, C, h, w) as the network gives it.
+
+        Returns:
+            (B, h, w, C), or (B, h / 2, w / 2, 4 C) where it is looked at in 2x2 blocks.
+        """
+        values = (tensor.permute(0, 2, 3, 1) - self.mean) / self.deviation
+        return merge_2x2(values) if self.folds else values
 
     def analyse(self, tensor: Tensor, geometry: LevelGeometry) -> Tensor:
         """Edge: (B, C, h, w) -> latent (B, rows, columns, latent), before any gain."""
         x = depthwise(
-            self.normal(tensor), self.taps, self.taps_bias, geometry.masks[self.shape.stride]
+            self.normal(tensor), self.taps, self.taps_bias, geometry.masks[self.shape.block_stride]
         )
         latent: Tensor = self.enter(merge_2x2(x) if self.merges else x)
         (latent,) = self.refine([latent], geometry.masks[self.shape.latent_stride])
@@ -156,8 +191,8 @@ class Unit(nn.Module):
         out = self.leave(symbols * self.gains.inverse(level, slice(None)))
         if self.merges:
             out = split_2x2(out)
-        restored: Tensor = self.restore(out, geometry.masks[self.shape.stride])
-        return restored
+        restored: Tensor = self.restore(out, geometry.masks[self.shape.block_stride])
+        return split_2x2(restored) if self.folds else restored
 
 
 class BottleneckCodec(nn.Module):
@@ -168,6 +203,8 @@ class BottleneckCodec(nn.Module):
         lmbdas: Lagrange weight of each trained level (loss: lmbda * distance + bits a pixel of the
             network's input).
         binding: fingerprint of the vision network whose tensors these are.
+        network: that network as `vision.backend.open_backend` knows it, without its file
+            (`torchvision:resnet18`), where it is not the package's own.
 
     Attributes:
         FULL_PRECISION: parts of names of tensors that are stored in float32, not float16.
@@ -175,9 +212,11 @@ class BottleneckCodec(nn.Module):
 
     FULL_PRECISION = ("log_inverse", "mean", "deviation", "enter", "leave")
 
-    def __init__(self, shape: BottleneckShape, lmbdas: tuple[float, ...], binding: str) -> None:
+    def __init__(
+        self, shape: BottleneckShape, lmbdas: tuple[float, ...], binding: str, network: str = ""
+    ) -> None:
         super().__init__()
-        self.shape, self.lmbdas, self.binding = shape, lmbdas, binding
+        self.shape, self.lmbdas, self.binding, self.network = shape, lmbdas, binding, network
         self.units = nn.ModuleDict(
             {key(unit.split, unit.name): Unit(unit, shape.levels) for unit in shape.units}
         )
@@ -199,11 +238,12 @@ class BottleneckCodec(nn.Module):
 
     def description(self) -> dict[str, str]:
         """Metadata of a weight file from which `rebuild` makes the same codec, untrained."""
-        return {
+        about = {
             "bottleneck": json.dumps(asdict(self.shape)),
             "lmbdas": json.dumps(self.lmbdas),
             "vision": self.binding,
         }
+        return about | ({"network": self.network} if self.network else {})
 
     @classmethod
     def rebuild(cls, metadata: Mapping[str, str]) -> BottleneckCodec:
@@ -211,7 +251,8 @@ class BottleneckCodec(nn.Module):
         fields = tuples(json.loads(metadata["bottleneck"]))
         units = tuple(UnitShape(**unit) for unit in fields["units"])
         shape = BottleneckShape(units, int(fields["levels"]))
-        return cls(shape, tuple(json.loads(metadata["lmbdas"])), metadata["vision"])
+        network = metadata.get("network", "")
+        return cls(shape, tuple(json.loads(metadata["lmbdas"])), metadata["vision"], network)
 
     def check_shape(self) -> None:
         """Raise WeightsError where units cannot be built or are too large."""

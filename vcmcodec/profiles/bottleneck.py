@@ -2,6 +2,9 @@
 
 A task that needs fewer tensors than others needs fewer layers of the file: layer `base` holds what
 classification reads, `mid` what segmentation reads besides, `full` the rest (norm §6.2).
+
+A model may be bound to a classifier of torchvision in place of the package's own network: one
+tensor crosses each of its split points, and its files are for classification.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from vcmcodec.vision.backend import Features
 from vcmcodec.vision.geometry import InputGeometry
 from vcmcodec.vision.network import TASKS, VisionConfig, crossing
 from vcmcodec.vision.predictions import Predictions
-from vcmcodec.vision.split import split_points
+from vcmcodec.vision.split import SplitPoint, split_points
 
 NAME = "bottleneck"
 CODER = CoderId.RANGE_STATIC
@@ -36,6 +39,8 @@ SPLITS = ("c4", "c3", "c5", "fpn")  # the first is the default
 LEVELS = 8
 LMBDAS = tuple(0.08 * 200 ** (i / (LEVELS - 1)) for i in range(LEVELS))
 LATENTS = {8: 64, 16: 64, 32: 96}  # coded channels by the tensor's stride
+CLASSIFIER_LATENTS = {4: 64, **LATENTS}
+MAP_PARAMETERS = 160_000  # of a unit's first and last map each; wide tensors get fewer channels
 DEFAULT_QUALITY = 50.0
 # who reads least comes first, so that its part of a file is a prefix of everybody's
 _ORDER = ("classification", "segmentation", "detection")
@@ -58,18 +63,57 @@ def shape_for(
     for split in splits:
         if split not in points or min(points[split].strides.values()) < min(latents):
             raise RequestError(f"no units for split point {split}; there are {', '.join(SPLITS)}")
-        layers = layers_for(split)
-        for name, stride in points[split].strides.items():
-            channels = points[split].channels[name]
-            values = channels * max(1, LATENT_STRIDE // stride) ** 2
-            width = min(latents[stride], values)
-            units.append(UnitShape(split, name, channels, stride, width, layers[name]))
+        units += _units(points[split], layers_for(split), latents)
     return BottleneckShape(tuple(units), LEVELS)
 
 
-def build(shape: BottleneckShape, fingerprint: str) -> BottleneckCodec:
-    """The units, untrained, for the vision network of that fingerprint."""
-    return BottleneckCodec(shape, LMBDAS, fingerprint)
+def classifier_shape_for(
+    points: Mapping[str, SplitPoint], splits: Collection[str],
+    latents: Mapping[int, int] = CLASSIFIER_LATENTS,
+) -> BottleneckShape:  # fmt: skip
+    """The units for split points of a classifier; one layer holds what crosses.
+
+    Args:
+        points: all split points of the network.
+        splits: names of those that get units.
+        latents: coded channels by stride of the tensor.
+
+    Raises:
+        RequestError: there is no such split point, or its tensor has a stride without units.
+    """
+    units = []
+    for split in splits:
+        if split not in points:
+            raise RequestError(
+                f"the network has no split point {split}; it has {', '.join(points)}"
+            )
+        point = points[split]
+        unknown = set(point.strides.values()) - set(latents)
+        if unknown:
+            raise RequestError(
+                f"no units for split point {split}: its tensor has stride {max(unknown)}, not one"
+                f" of {', '.join(map(str, latents))}"
+            )
+        units += _units(point, dict.fromkeys(point.channels, 0), latents)
+    return BottleneckShape(tuple(units), LEVELS)
+
+
+def _units(
+    point: SplitPoint, layers: Mapping[str, int], latents: Mapping[int, int]
+) -> list[UnitShape]:
+    """The units of a split point."""
+    found = []
+    for name, stride in point.strides.items():
+        channels = point.channels[name]
+        values = channels * max(1, LATENT_STRIDE // stride) ** 2
+        width = min(latents[stride], values, MAP_PARAMETERS // values)
+        found.append(UnitShape(point.name, name, channels, stride, width, layers[name]))
+    return found
+
+
+def build(shape: BottleneckShape, fingerprint: str, network: str = "") -> BottleneckCodec:
+    """The units, untrained, for the vision network of that fingerprint (and name, if foreign)."""
+    return BottleneckCodec(shape, LMBDAS, fingerprint, network)
 
 
 def layers_for(split: str) -> dict[str, int]:
@@ -85,7 +129,17 @@ def layers_for(split: str) -> dict[str, int]:
 def layer(model: BottleneckModel, split: str, task: str) -> LayerId:
     """The highest layer that a task reads."""
     units = model.codec.shape.of(split)
-    return LayerId(max(units[name].layer for name in crossing(split, [task])))
+    return LayerId(max(units[name].layer for name in reads(model, split, [task])))
+
+
+def tasks(model: BottleneckModel) -> tuple[str, ...]:
+    """What the network behind the split points can do."""
+    return tasks_of(model.codec)
+
+
+def tasks_of(codec: BottleneckCodec) -> tuple[str, ...]:
+    """The same, of units without tables."""
+    return ("classification",) if codec.network else TASKS
 
 
 # ---- what `profiles/features.py` asks of a profile
@@ -103,7 +157,8 @@ def splits(model: BottleneckModel) -> tuple[str, ...]:
 
 def extract(model: BottleneckModel, rgb: np.ndarray, split: str, device: str) -> Features:
     """Features of a picture (H, W, 3) uint8."""
-    return features.bound_network(model.codec.binding, device).head(rgb, split)
+    codec = model.codec
+    return features.bound_network(codec.binding, device, codec.network).head(rgb, split)
 
 
 def network(model: BottleneckModel) -> str:
@@ -123,6 +178,8 @@ def grid(model: BottleneckModel, geometry: InputGeometry, split: str) -> tuple[i
 
 def reads(model: BottleneckModel, split: str, tasks: Collection[str]) -> tuple[str, ...]:
     """Names of the tensors that tasks read."""
+    if model.codec.network:  # a classifier: whatever is asked of it needs all that crosses
+        return tuple(model.codec.shape.of(split)) if tasks else ()
     return crossing(split, tasks)
 
 
@@ -246,8 +303,8 @@ def _rebuild(
     tensor = unit.synthesise(values, model.codec.level(rate_level), geometry)
     there = np.isin(_labels(model, place, name), groups)
     if not there.all():
-        if unit.merges:
-            there = there.repeat(2, 0).repeat(2, 1)
+        times = unit.shape.latent_stride // unit.shape.stride
+        there = there.repeat(times, 0).repeat(times, 1)
         tensor = tensor * torch.from_numpy(there).to(tensor)
     return tensor.contiguous()
 
@@ -256,7 +313,7 @@ def predictions(
     model: BottleneckModel, found: Features, tasks: Collection[str], score: float, device: str
 ) -> Predictions:
     """The rest of the vision network."""
-    return features.rest_of_network(found, tasks, score, device)
+    return features.rest_of_network(found, tasks, score, device, model.codec.network)
 
 
 # ---- layers, groups, tables
@@ -265,7 +322,7 @@ def predictions(
 def _layers_for(model: BottleneckModel, source: FeatureSource) -> tuple[tuple[str, ...], ...]:
     """Tensors of each layer that a source's tasks read."""
     split = source.place.split
-    top = max(layer(model, split, task) for task in source.tasks or TASKS)
+    top = max(layer(model, split, task) for task in source.tasks or tasks(model))
     return model.codec.shape.layers(split)[: top + 1]
 
 

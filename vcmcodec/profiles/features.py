@@ -15,6 +15,8 @@ A profile of features is one module beside this one that provides
     default_quality(model, split, tasks)
                                    -> the lowest quality, 0..100, that serves the tasks
     analyse(model, source)         -> anything: what no rate level changes, tensors checked
+    tasks(model)                   -> what that network can do; only where a model may do less than
+                                   its profile
     layer(model, split, task)      -> the highest layer that a task reads; only where a profile has
                                    more than the base
     encode(model, source, analysed, rate_level, digest=False)
@@ -31,6 +33,7 @@ and a line in the catalogue with `source="features"`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -44,7 +47,7 @@ from vcmcodec.errors import RequestError, WeightsError
 from vcmcodec.vision.geometry import InputGeometry
 
 if TYPE_CHECKING:
-    from vcmcodec.vision.backend import Features, ReferenceBackend
+    from vcmcodec.vision.backend import Backend, Features, ReferenceBackend
     from vcmcodec.vision.predictions import Predictions
 
 Runs = Mapping[tuple[Kind, LayerId, int, int], bytes]  # (kind, layer, group position, tile)
@@ -124,11 +127,17 @@ def check_features(source: FeatureSource, shapes: Mapping[str, tuple[int, int, i
             raise RequestError(f"{name} is {found}; for this picture it must be {(1, *shape)}")
 
 
-# ---- features of the reference network
+# ---- the network whose features these are
 
 
-def bound_network(fingerprint: str, device: str) -> ReferenceBackend:
+def bound_network(fingerprint: str, device: str, name: str = "") -> ReferenceBackend:
     """The installed vision network with that fingerprint.
+
+    Args:
+        fingerprint: of its weights.
+        device: where it runs.
+        name: of a network whose weights are the user's own (`torchvision:resnet18`), and are never
+            installed.
 
     Raises:
         WeightsError: it is not installed.
@@ -136,6 +145,11 @@ def bound_network(fingerprint: str, device: str) -> ReferenceBackend:
     """
     from vcmcodec.vision.backend import PROFILE, ReferenceBackend, open_backend
 
+    if name:
+        raise WeightsError(
+            f"this model goes with the weights {fingerprint} of {name}, which are your own: say"
+            f" where they are, with --vision {name}=FILE (in Python vision=...)"
+        )
     try:
         file = pretrained.find(profile=PROFILE, fingerprint=fingerprint)
     except WeightsError as error:
@@ -157,11 +171,45 @@ def check_network(features: Features, fingerprint: str) -> None:
         )
 
 
+def given_network(vision: str, fingerprint: str, device: str) -> Backend:
+    """The network that the caller names, with the weights that a model goes with.
+
+    Args:
+        vision: as in `vision.backend.open_backend`.
+        fingerprint: of the weights that it must have.
+        device: where it runs.
+
+    Raises:
+        WeightsError: it has other weights, or none.
+        RequestError: the name means nothing, or there is no such device.
+    """
+    backend = _open_once(vision, device)
+    if backend.fingerprint != fingerprint:
+        raise WeightsError(
+            f"{vision} is another network than this model goes with: its weights have fingerprint"
+            f" {backend.fingerprint or 'none'}, not {fingerprint}"
+        )
+    return backend
+
+
+@functools.lru_cache(maxsize=2)
+def _open_once(vision: str, device: str) -> Backend:
+    from vcmcodec.vision.backend import open_backend
+
+    return open_backend(vision, device=device)
+
+
 def rest_of_network(
-    features: Features, tasks: Collection[str], score: float, device: str
+    features: Features, tasks: Collection[str], score: float, device: str, name: str = ""
 ) -> Predictions:
-    """What the reference network finds, going on from its features."""
-    backend = bound_network(features.model, device)
+    """What the installed network finds, going on from its features; `name` as above."""
+    return go_on(bound_network(features.model, device, name), features, tasks, score, device)
+
+
+def go_on(
+    backend: Backend, features: Features, tasks: Collection[str], score: float, device: str
+) -> Predictions:
+    """What a network finds, going on from its features."""
     moved = {name: value.to(device) for name, value in features.tensors.items()}
     at = type(features)(features.split, moved, features.geometry, features.model)
     return backend.results(backend.rest(at, tasks), features.geometry, score)
