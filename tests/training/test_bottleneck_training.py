@@ -25,7 +25,6 @@ from vcmcodec.training.bottleneck import (
     Learned,
     code,
     distortion,
-    going_on,
     loss,
 )
 from vcmcodec.training.eyes import Eyes
@@ -195,7 +194,7 @@ def test_gradients_reach_units_through_the_rest_of_the_network() -> None:
         clean = eyes.clean(images)
         tensors = {n: clean.features[n].float() for n in learned.codec.shape.of(split)}
         coded = code(learned, tensors, Draw(split, 5000, np.zeros((4, 4), np.int64)), noisy=True)
-        seen = going_on(eyes.network, coded.tensors)
+        seen = eyes.going_on(coded.tensors)
         assert seen.output.presence is not None
         distance, _ = eyes.distance(seen, clean)
         distance.backward()  # type: ignore[no-untyped-call]

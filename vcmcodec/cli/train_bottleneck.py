@@ -26,13 +26,19 @@ _EXISTING = click.Path(exists=True, path_type=Path)
     help="COCO JSON of labelled pictures that lie beside it, in place of --data: match its labels.",
 )
 @training_options.run_folder()
-@click.option("--vision", metavar="ID", help="The vision network.  [default: the installed one]")
+@click.option(
+    "--vision",
+    metavar="ID|torchvision:NAME=FILE",
+    help="The vision network; a classifier of torchvision with your own weights, which it then"
+    " takes to use the units.  [default: the installed one]",
+)
 @click.option(
     "--splits",
     type=options.CommaList(),
     default="c4,c3,c5,fpn",
     show_default=True,
-    help="Split points that get units; the first is the default of the model.",
+    help="Split points that get units; the first is the default of the model.  A ResNet of"
+    " torchvision has stem, layer1 .. layer4, other classifiers features.",
 )
 @click.option(
     "--rate",
@@ -65,6 +71,8 @@ def command(
       vcm train bottleneck --data photos/ --run runs/units
       vcm train bottleneck --labels voc-train.json --run runs/labelled --splits c4
       vcm train bottleneck --data photos/ --run runs/units --export weights/
+      vcm train bottleneck --data photos/ --run runs/mine --export weights/ \
+          --vision torchvision:resnet18=resnet18.pth --splits layer3,layer2
 
     Without labels the results must be those on untouched tensors; with labels, what these say.  The
     vision network stays as it is, and the model works with that network alone.  The same command
@@ -74,6 +82,7 @@ def command(
     import torch
 
     from vcmcodec import catalogue
+    from vcmcodec.profiles import bottleneck
     from vcmcodec.training import bottleneck_export, bottleneck_run
     from vcmcodec.training import export as exporting
     from vcmcodec.training.bottleneck import BottleneckRecipe
@@ -94,16 +103,17 @@ def command(
             device=device,
         )  # fmt: skip
     if target is not None:
-        backend = bottleneck_run.open_network(vision, "cpu")
-        views = bottleneck_run.open_views(data, labels, backend.labels, recipe.crop)
+        frozen = bottleneck_run.open_network(vision, "cpu")
+        views = bottleneck_run.open_views(data, labels, frozen, recipe.crop)
         images, _ = views(crops, np.random.default_rng(seed + 1))
         say = (lambda line: None) if quiet else show.say
-        blob, mark = bottleneck_export.export_model(learned.codec, backend.model, images, show=say)
+        blob, mark = bottleneck_export.export_model(learned.codec, frozen, images, show=say)
+        names = [catalogue.task(task).name for task in catalogue.profile("bottleneck").tasks]
         exporting.enter(
             target, model, "bottleneck", blob, mark,
             splits=list(learned.codec.shape.splits),
             network=learned.codec.binding,
-            tasks=[catalogue.task(task).name for task in catalogue.profile("bottleneck").tasks],
+            tasks=[name for name in names if name in bottleneck.tasks_of(learned.codec)],
             licence="see the model card",
             card=f"{model}.md",
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """How bottleneck units are trained: rate plus what the rest of the frozen network makes of them.
 
 Without labels the rest of the network must find what it finds on the untouched tensors, at every
-depth behind the split point (`Eyes`).  With labels it must find what the labels say.  The rate is a
-neural estimate (`RateEstimator`), or an l1 term to compare with.
+depth behind the split point (`eyes.Watcher`).  With labels it must find what the labels say.  The
+rate is a neural estimate (`RateEstimator`), or an l1 term to compare with.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from vcmcodec.nn.gain import LOG_UNIT, RATE_LEVEL_MAX
 from vcmcodec.nn.integer import round_through
 from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, LevelGeometry
 from vcmcodec.nn.transforms import merge_2x2
-from vcmcodec.training.eyes import Eyes, Seen
+from vcmcodec.training.eyes import Seen, Watcher
 from vcmcodec.training.photographs import random_labels
 from vcmcodec.training.rate_estimator import RateEstimator, absolute_bits
 from vcmcodec.training.vision_batches import Batch
 from vcmcodec.training.vision_losses import detection_loss, mask_loss, presence_loss
-from vcmcodec.vision.network import VisionNetwork, VisionOutput
-from vcmcodec.vision.split import split_points
+from vcmcodec.vision.network import VisionOutput
 
 # Scale of the latents: about orthonormal maps, beside which steps of the optimiser are small.
 UNIT = 16.0
@@ -142,19 +141,6 @@ def code(
     return Coded(out, bits)
 
 
-def going_on(network: VisionNetwork, tensors: Mapping[str, Tensor]) -> Seen:
-    """The rest of the network from the tensors of a split point; gradients reach them."""
-    have = dict(tensors)
-    device = next(iter(have.values())).device.type
-    with torch.autocast(device, torch.bfloat16):
-        if "p3" not in have:
-            for before, name in (("c3", "c4"), ("c4", "c5")):
-                if name not in have:
-                    have[name] = getattr(network, name)(have[before])
-            have["p3"], have["p4"], have["p5"] = network.fpn(have["c3"], have["c4"], have["c5"])
-        return Seen(have, network.back_end(have, "fpn"))
-
-
 def label_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, dict[str, float]]:
     """What the labels say of the results, all tasks together, and its parts."""
     classes, boxes = detection_loss(output, batch)
@@ -169,10 +155,13 @@ def label_loss(output: VisionOutput, batch: Batch) -> tuple[Tensor, dict[str, fl
 
 
 def distortion(
-    eyes: Eyes, coded: Coded, clean: Seen, labelled: Batch | None
+    eyes: Watcher, coded: Coded, clean: Seen, labelled: Batch | None
 ) -> tuple[Tensor, dict[str, float]]:
-    """How far the results are from those on untouched tensors, or from the labels where given."""
-    seen = going_on(eyes.network, coded.tensors)
+    """How far the results are from those on untouched tensors, or from the labels where given.
+
+    Labels are those of the reference network's tasks.
+    """
+    seen = eyes.going_on(coded.tensors)
     if labelled is not None:
         return label_loss(seen.output, labelled)
     return eyes.distance(seen, clean)
@@ -242,9 +231,3 @@ def _start_gains(
         unit.gains.log_gain[number] = -math.log2(step) * LOG_UNIT
         unit.gains.log_inverse[number] = math.log2(step) * LOG_UNIT
         estimator.spread[number] = (deviation / step).clamp(min=0.05)
-
-
-def crossing_tensors(network: VisionNetwork, splits: Sequence[str]) -> tuple[str, ...]:
-    """Names of all tensors that cross any of some split points."""
-    points = split_points(network.config)
-    return tuple(dict.fromkeys(name for split in splits for name in points[split].channels))

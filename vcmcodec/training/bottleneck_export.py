@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,14 +22,34 @@ from vcmcodec.profiles import bottleneck as profile
 from vcmcodec.profiles.features import FeatureSource, Place
 from vcmcodec.training.bottleneck import Draw, Learned, code
 from vcmcodec.vision.geometry import InputGeometry
-from vcmcodec.vision.network import TASKS, VisionNetwork
-from vcmcodec.vision.weights import VisionModel
 
 REACH = 480  # largest symbol that is counted; what lies beyond goes to the escape
 
 
+class FrontEnd(Protocol):
+    """A frozen network up to its split points: `VisionNetwork`, `CutClassifier`."""
+
+    def front_end(self, rgb: Tensor, split: str) -> dict[str, Tensor]:
+        """What crosses a split point, of pictures (N, 3, H, W) in 0..1."""
+        ...
+
+
+class Frozen(Protocol):
+    """A frozen network from a weight file: `VisionModel`, `ClassifierModel`."""
+
+    @property
+    def network(self) -> FrontEnd:
+        """The network itself."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its weights, 16 hexadecimal digits."""
+        ...
+
+
 def _crops(
-    network: VisionNetwork, codec: BottleneckCodec, images: Tensor
+    network: FrontEnd, codec: BottleneckCodec, images: Tensor
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Split point and tensors (1, C, h, w) of every picture at every split point."""
     for image in images:
@@ -38,7 +59,7 @@ def _crops(
 
 
 def count_symbols(
-    codec: BottleneckCodec, network: VisionNetwork, images: Tensor, random: np.random.Generator
+    codec: BottleneckCodec, network: FrontEnd, images: Tensor, random: np.random.Generator
 ) -> dict[str, np.ndarray]:
     """How often each value occurs: by unit, (levels, channels, 2 REACH + 1) int64.
 
@@ -89,7 +110,7 @@ def freeze(codec: BottleneckCodec) -> None:
 
 def export_model(
     codec: BottleneckCodec,
-    vision: VisionModel,
+    vision: Frozen,
     images: Tensor,
     *,
     seed: int = 7,
@@ -137,7 +158,7 @@ class RateCheck:
 
 @torch.no_grad()
 def check_rates(
-    learned: Learned, model: BottleneckModel, network: VisionNetwork, images: Tensor
+    learned: Learned, model: BottleneckModel, network: FrontEnd, images: Tensor
 ) -> list[RateCheck]:
     """Hold the estimator against real bytes, at every trained level of every split point.
 
@@ -154,7 +175,7 @@ def check_rates(
     labels = np.zeros((height // LATENT_STRIDE, width // LATENT_STRIDE), np.int64)
     for split, tensors in _crops(network, learned.codec, images):
         place = _place(split, height, width, labels)
-        source = FeatureSource(tensors, place, TASKS)
+        source = FeatureSource(tensors, place, profile.tasks(model))
         latents = profile.analyse(model, source)
         for rate in rates:
             plan = Draw(split, rate, labels)

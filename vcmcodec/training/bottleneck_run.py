@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vcmcodec.errors import RequestError, WeightsError
+from vcmcodec.nn.bottleneck_codec import BottleneckCodec
 from vcmcodec.nn.pyramid_codec import LATENT_STRIDE
 from vcmcodec.profiles import bottleneck as profile
 from vcmcodec.training.bottleneck import (
@@ -22,19 +23,20 @@ from vcmcodec.training.bottleneck import (
     Draw,
     Learned,
     code,
-    crossing_tensors,
     distortion,
     draw,
-    going_on,
     loss,
     start_at_pca,
 )
-from vcmcodec.training.eyes import Eyes
+from vcmcodec.training.classifier_eyes import ClassifierCrops, ClassifierEyes
+from vcmcodec.training.eyes import Eyes, Watcher
 from vcmcodec.training.labelled_batches import LabelledBatches
 from vcmcodec.training.loop import Log, Run, TrainingError, schedule
 from vcmcodec.training.photographs import PhotographCrops
 from vcmcodec.training.vision_batches import Batch
-from vcmcodec.vision.backend import ReferenceBackend, open_backend
+from vcmcodec.vision.backend import open_backend
+from vcmcodec.vision.cut_classifier import ClassifierModel
+from vcmcodec.vision.weights import VisionModel
 
 PCA_CROPS = 64
 REPORT_EVERY, SAVE_EVERY, EVALUATE_EVERY = 50, 500, 1000
@@ -43,45 +45,70 @@ COLLAPSED_BPP = 1e-5
 SETTLE_RATE = 0.3  # share of the estimator's learning rate while it learns alone
 
 
-def open_network(vision: str | None, device: str) -> ReferenceBackend:
-    """The frozen network.
+Frozen = VisionModel | ClassifierModel
+
+
+def open_network(vision: str | None, device: str) -> Frozen:
+    """The frozen network: of the reference kind, or a classifier of torchvision.
 
     Raises:
         RequestError: it is of another kind.
         WeightsError: it comes from no weight file, so no model could name it.
     """
     backend = open_backend(vision, device=device)
-    if not isinstance(backend, ReferenceBackend):
-        raise RequestError("units are trained with a network of the reference kind")
-    if not backend.model.fingerprint:
+    model = getattr(backend, "model", None)
+    if not isinstance(model, VisionModel | ClassifierModel):
+        raise RequestError(
+            "units are trained with a network of the reference kind or a classifier of torchvision"
+        )
+    if not model.fingerprint:
         raise WeightsError("a bottleneck model needs a vision network from a weight file")
-    return backend
+    return model
+
+
+def build(frozen: Frozen, splits: Sequence[str]) -> BottleneckCodec:
+    """Untrained units for split points of a network.
+
+    Raises:
+        RequestError: one of them cannot be coded.
+    """
+    if isinstance(frozen, ClassifierModel):
+        shape = profile.classifier_shape_for(frozen.network.points(), splits)
+        return profile.build(shape, frozen.fingerprint, frozen.name)
+    return profile.build(profile.shape_for(frozen.network.config, splits), frozen.fingerprint)
+
+
+def watcher(frozen: Frozen, crops: Sequence[Tensor]) -> Watcher:
+    """A network as the judge of what comes through; clean batches give its channels' spread."""
+    if isinstance(frozen, ClassifierModel):
+        return ClassifierEyes(frozen.network, crops)
+    return Eyes(frozen.network, crops)
 
 
 # So many views as asked for: pictures (N, 3, n, n) in 0..1, and what is known about them.
 Views = Callable[[int, np.random.Generator], tuple[Tensor, Batch | None]]
 
 
-def open_views(
-    data: Sequence[Path], labels: Path | None, names: tuple[str, ...], side: int
-) -> Views:
+def open_views(data: Sequence[Path], labels: Path | None, frozen: Frozen, side: int) -> Views:
     """Views of photographs of which nothing is known, or of labelled pictures.
 
     Args:
         data: folders or tar shards of photographs; none where there are labels.
         labels: COCO JSON of labelled pictures.
-        names: classes of the network.
+        frozen: the network that looks at them.
         side: of the views in pixels.
 
     Raises:
-        RequestError: neither or both, or labels of other classes.
+        RequestError: neither or both, or labels of other classes or for a classifier.
     """
     if bool(data) == (labels is not None):
         raise RequestError("give photographs, or labelled pictures, and not both")
     if labels is None:
-        photographs = PhotographCrops(data, side, upright=True)
+        photographs = _photographs(data, frozen, side)
         return lambda count, random: (photographs.batch(count, random), None)
-    labelled = LabelledBatches(labels, names, side)
+    if isinstance(frozen, ClassifierModel):
+        raise RequestError("labels teach with the reference network alone: give photographs")
+    labelled = LabelledBatches(labels, frozen.labels, side)
 
     def views(count: int, random: np.random.Generator) -> tuple[Tensor, Batch | None]:
         batch = labelled.batch(count, random)
@@ -90,13 +117,20 @@ def open_views(
     return views
 
 
+def _photographs(data: Sequence[Path], frozen: Frozen, side: int) -> PhotographCrops:
+    """Crops as the network will see pictures: at their own scale, or whole in a square."""
+    if isinstance(frozen, ClassifierModel):
+        return ClassifierCrops(data, side)
+    return PhotographCrops(data, side, upright=True)
+
+
 @dataclass(frozen=True)
 class _Teaching:
     """What every step needs besides the run."""
 
     recipe: BottleneckRecipe
     learned: Learned
-    eyes: Eyes
+    eyes: Watcher
     views: Views
 
 
@@ -119,7 +153,8 @@ def train(
     Args:
         data: folders or tar shards of photographs, of which no label is read; none with `labels`.
         labels: COCO JSON of labelled pictures: what is matched are its labels.
-        vision: name of the vision network; None for the default one.
+        vision: name of the vision network as in `vision.backend.open_backend`; None for the
+            default one.
         evaluation: pictures that are only ever measured on.
         evaluated: how many crops of them.
         until: stop (and save) at this step; by default at the recipe's last.
@@ -129,23 +164,21 @@ def train(
         RequestError: neither data nor labels, or a split point that cannot be coded.
     """
     torch.manual_seed(seed)
-    backend = open_network(vision, device)
-    network = backend.model.network
-    shape = profile.shape_for(network.config, recipe.splits)
-    learned = Learned(profile.build(shape, backend.model.fingerprint))
-    views = open_views(data, labels, backend.labels, recipe.crop)
+    frozen = open_network(vision, device)
+    learned = Learned(build(frozen, recipe.splits))
+    views = open_views(data, labels, frozen, recipe.crop)
     first, _ = views(PCA_CROPS, np.random.default_rng(seed))
     parts = [part.to(device) for part in torch.split(first, 8)]
-    eyes = Eyes(network, parts)
+    eyes = watcher(frozen, parts)
     teaching = _Teaching(recipe, learned, eyes, views)
     if not (folder / "state.json").exists():
-        names = crossing_tensors(network, recipe.splits)
+        names = dict.fromkeys(unit.name for unit in learned.codec.shape.units)
         seen = [eyes.clean(part).features for part in parts]
         start_at_pca(learned, [{name: one[name].float().cpu() for name in names} for one in seen])
     learned.to(device)
     run = Run(folder, learned, _groups(learned, recipe), average=recipe.average, seed=seed)
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
-    held = _held_out(evaluation, recipe.crop, evaluated)
+    held = _held_out(evaluation, frozen, recipe.crop, evaluated)
     _loop(run, teaching, held, recipe.steps if until is None else min(recipe.steps, until), show)
     with torch.no_grad():
         for name, value in learned.named_parameters():
@@ -153,11 +186,11 @@ def train(
     return learned.cpu()
 
 
-def _held_out(sources: Sequence[Path], crop: int, count: int) -> Tensor | None:
+def _held_out(sources: Sequence[Path], frozen: Frozen, crop: int, count: int) -> Tensor | None:
     """Crops (count, 3, n, n) to measure on, always the same."""
     if not sources:
         return None
-    return PhotographCrops(sources, crop, upright=True).batch(count, np.random.default_rng(0))
+    return _photographs(sources, frozen, crop).batch(count, np.random.default_rng(0))
 
 
 def _groups(learned: Learned, recipe: BottleneckRecipe) -> list[dict[str, object]]:
@@ -194,7 +227,7 @@ def _step(run: Run, teaching: _Teaching, means: dict[str, float]) -> float:
     recipe, learned, eyes = teaching.recipe, teaching.learned, teaching.eyes
     plan = draw(recipe, run.random)
     images, labelled = teaching.views(recipe.batch, run.random)
-    device = eyes.network.mean.device
+    device = eyes.device
     images, labelled = images.to(device), labelled and labelled.to(device)
     clean = eyes.clean(images)
     names = learned.codec.shape.of(plan.split)
@@ -234,7 +267,7 @@ def _settle(
 
 
 @torch.no_grad()
-def evaluate(learned: Learned, eyes: Eyes, images: Tensor) -> dict[str, float]:
+def evaluate(learned: Learned, eyes: Watcher, images: Tensor) -> dict[str, float]:
     """Estimated bits a pixel of the network's input, and distances, at five levels of each split.
 
     Args:
@@ -242,7 +275,7 @@ def evaluate(learned: Learned, eyes: Eyes, images: Tensor) -> dict[str, float]:
     """
     out: dict[str, float] = {}
     labels = np.zeros([side // LATENT_STRIDE for side in images.shape[2:]], np.int64)
-    device = eyes.network.mean.device
+    device = eyes.device
     for split in learned.codec.shape.splits:
         names = learned.codec.shape.of(split)
         for level in EVALUATED_LEVELS:
@@ -251,7 +284,7 @@ def evaluate(learned: Learned, eyes: Eyes, images: Tensor) -> dict[str, float]:
                 clean = eyes.clean(part.to(device))
                 tensors = {name: clean.features[name].float() for name in names}
                 coded = code(learned, tensors, Draw(split, level, labels), noisy=False)
-                distance, _ = eyes.distance(going_on(eyes.network, coded.tensors), clean)
+                distance, _ = eyes.distance(eyes.going_on(coded.tensors), clean)
                 bits += float(coded.bits)
                 distances.append(float(distance) * len(part))
             out[f"bpp_{split}_{level}"] = round(bits / (images.numel() / 3), 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,37 +22,111 @@ CLASSES, BOXES, AREAS, PRESENCE = 0.06, 0.15, 0.4, 0.5
 LEAST_SCORE = 0.05
 
 
+Output = TypeVar("Output")
+
+
 @dataclass(frozen=True)
-class Seen:
+class Seen(Generic[Output]):
     """Features by name, (N, C, h, w), and raw outputs."""
 
     features: dict[str, Tensor]
-    output: VisionOutput
+    output: Output
+
+
+class Watcher(Protocol[Output]):
+    """A frozen network that measures how differently it sees behind a split point."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        ...
+
+    def clean(self, rgb: Tensor) -> Seen[Output]:
+        """Look at pictures (N, 3, H, W) in 0..1."""
+        ...
+
+    def going_on(self, tensors: Mapping[str, Tensor]) -> Seen[Output]:
+        """Go on from all tensors of a split point; gradients reach them."""
+        ...
+
+    def distance(self, seen: Seen[Output], clean: Seen[Output]) -> tuple[Tensor, dict[str, float]]:
+        """How far apart two views are, about 1 where nothing is known, and its parts."""
+        ...
+
+
+def channel_weights(
+    seen: Sequence[Mapping[str, Tensor]], names: Sequence[str]
+) -> dict[str, Tensor]:
+    """What the squared error of each channel of some features counts, (C, 1, 1) each.
+
+    Strong channels are softly reduced; with these weights a distance of 1 is that of knowing
+    nothing.
+
+    Args:
+        seen: features by name, (N, C, h, w), of several clean batches.
+        names: of those that are wanted.
+    """
+    weights = {}
+    for name in names:
+        flat = torch.cat([s[name].float().transpose(0, 1).flatten(1) for s in seen], 1)
+        spread = flat.var(1) + 1e-4
+        weights[name] = (spread.rsqrt() / spread.sqrt().mean()).view(-1, 1, 1)
+    return weights
+
+
+def depth_distances(
+    seen: Mapping[str, Tensor], clean: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Weighted mean squared error of each depth that `seen` has."""
+    parts = {}
+    for name, weight in weights.items():
+        if name in seen:
+            away = (seen[name].float() - clean[name].float()) ** 2
+            parts[name] = (away * weight).mean()
+    return parts
+
+
+def deep_mean(parts: Mapping[str, Tensor], depths: Mapping[str, float]) -> Tensor:
+    """The mean of depths' distances by the share of each."""
+    deep = torch.stack([depths[name] * away for name, away in parts.items()]).sum()
+    return deep / sum(depths[name] for name in parts)
 
 
 class Eyes(nn.Module):
-    """A frozen vision network that measures how differently it sees."""
+    """The reference network, frozen, as a `Watcher`."""
 
     def __init__(self, network: VisionNetwork, crops: Sequence[Tensor]) -> None:
         """Take a folded network and clean batches (N, 3, H, W), which give the channels' spread."""
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         seen = [self.clean(batch).features for batch in crops]
-        self.weights: dict[str, Tensor] = {}
-        for name in DEPTHS:
-            flat = torch.cat([s[name].float().transpose(0, 1).flatten(1) for s in seen], 1)
-            spread = flat.var(1) + 1e-4
-            # strong channels softly reduced; a distance of 1 is that of knowing nothing
-            self.weights[name] = (spread.rsqrt() / spread.sqrt().mean()).view(-1, 1, 1)
+        self.weights = channel_weights(seen, tuple(DEPTHS))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.network.mean.device
 
     @torch.no_grad()
-    def clean(self, rgb: Tensor) -> Seen:
+    def clean(self, rgb: Tensor) -> Seen[VisionOutput]:
         """Look at pictures (N, 3, H, W) in 0..1."""
         with torch.autocast(rgb.device.type, torch.bfloat16):
             features = self.network.features(rgb.contiguous(memory_format=torch.channels_last))
             return Seen(features, self.network.back_end(features, "fpn"))
 
-    def decoded(self, c2: Tensor, c3: Tensor) -> Seen:
+    def going_on(self, tensors: Mapping[str, Tensor]) -> Seen[VisionOutput]:
+        """Go on from the tensors of a split point; gradients reach them."""
+        have, net = dict(tensors), self.network
+        device = next(iter(have.values())).device.type
+        with torch.autocast(device, torch.bfloat16):
+            if "p3" not in have:
+                for before, name in (("c3", "c4"), ("c4", "c5")):
+                    if name not in have:
+                        have[name] = getattr(net, name)(have[before])
+                have["p3"], have["p4"], have["p5"] = net.fpn(have["c3"], have["c4"], have["c5"])
+            return Seen(have, net.back_end(have, "fpn"))
+
+    def decoded(self, c2: Tensor, c3: Tensor) -> Seen[VisionOutput]:
         """Go on from a rebuilt c3, beside which stands a rebuilt c2; gradients reach both."""
         net = self.network
         with torch.autocast(c3.device.type, torch.bfloat16):
@@ -61,19 +136,15 @@ class Eyes(nn.Module):
             features = {"c2": c2, "c3": c3, "c4": c4, "c5": c5, "p3": p3, "p4": p4, "p5": p5}
             return Seen(features, net.back_end(features, "fpn"))
 
-    def distance(self, seen: Seen, clean: Seen) -> tuple[Tensor, dict[str, float]]:
+    def distance(
+        self, seen: Seen[VisionOutput], clean: Seen[VisionOutput]
+    ) -> tuple[Tensor, dict[str, float]]:
         """Mean over depths and outputs, about 1 where nothing is known, and its parts.
 
         Depths before the split point that `seen` goes on from are not there and do not count.
         """
-        parts: dict[str, Tensor] = {}
-        for name in DEPTHS:
-            if name not in seen.features:
-                continue
-            away = (seen.features[name].float() - clean.features[name].float()) ** 2
-            parts[name] = (away * self.weights[name]).mean()
-        deep = torch.stack([DEPTHS[name] * away for name, away in parts.items()]).sum()
-        deep = deep / sum(DEPTHS[name] for name in parts)
+        parts = depth_distances(seen.features, clean.features, self.weights)
+        deep = deep_mean(parts, DEPTHS)
         outputs = output_distance(seen.output, clean.output)
         total = deep + torch.stack(list(outputs.values())).sum()
         parts |= outputs
