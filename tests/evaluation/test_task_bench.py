@@ -24,8 +24,9 @@ from vcmcodec.evaluation import task_bench, task_gallery, task_page, task_report
 from vcmcodec.evaluation.labelled import LabelledPicture, LabelledSet
 from vcmcodec.evaluation.subject import Subject
 from vcmcodec.evaluation.task_bench import Lineup
+from vcmcodec.evaluation.task_files import FileSubject
 from vcmcodec.evaluation.task_lineup import Plan
-from vcmcodec.evaluation.task_subjects import FileSubject, Outcome
+from vcmcodec.evaluation.task_subjects import Outcome, Sides
 from vcmcodec.vision.backend import open_backend
 from vcmcodec.vision.predictions import ClassScore, DetectedObject, LabelMap, Predictions
 
@@ -84,6 +85,9 @@ class Fake:
 
     def show(self, picture: LabelledPicture, setting: float) -> tuple[np.ndarray, Outcome]:
         return picture.rgb(), self.run(picture, setting)
+
+    def sides(self, picture: LabelledPicture, setting: float) -> Sides:
+        raise AssertionError("nobody asked what it costs")
 
 
 def lineup() -> Lineup:
@@ -232,7 +236,7 @@ def test_the_command_measures_ours_and_the_others(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     labels = write_set(tmp_path, 2)
     arguments = ["bench", "tasks", str(labels), "--codecs", "vcm-preview,jpeg", "--threads", "1",
-                 "--resamples", "20", "--base-quality", "0,20,40,60", "--json",
+                 "--resamples", "20", "--costs", "1", "--base-quality", "0,20,40,60", "--json",
                  str(tmp_path / "found.json"), "--csv", str(tmp_path / "found.csv"),
                  "--html", str(tmp_path / "found.html"), "--html-pictures", "1"]  # fmt: skip
     done = CliRunner().invoke(vcm, arguments)
@@ -244,6 +248,12 @@ def test_the_command_measures_ours_and_the_others(
     assert [p["setting"] for p in found["curves"][0]["points"]] == [0, 20, 40, 60]
     assert found["judge"].startswith("vision-1 (")
     assert found["environment"]["threads"] == 1
+    costs = json.loads((tmp_path / "found.json").read_text())["costs"]
+    assert costs["pictures"] == ["1.png"]
+    assert [one["at"]["codec"] for one in costs["codecs"]] == ["vcm base as a picture", "JPEG"]
+    assert costs["codecs"][0]["edge_kmacs"] > 0
+    assert costs["codecs"][1]["edge_kmacs"] is None
+    assert "edge kMAC a pixel" in (tmp_path / "found.html").read_text()
     assert len((tmp_path / "found.csv").read_text().splitlines()) == 1 + 1 + 4 + 8 + 8
     assert "dataset.ready" in (tmp_path / "found.html").read_text()
     assert (tmp_path / "cache" / "vcmcodec" / "task-predictions.sqlite").stat().st_size > 10_000

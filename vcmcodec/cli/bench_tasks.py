@@ -9,9 +9,12 @@ import click
 
 from vcmcodec import catalogue
 from vcmcodec.cli import files, options
+from vcmcodec.errors import OutputError
 
 if TYPE_CHECKING:
     from vcmcodec.evaluation.labelled import LabelledSet
+    from vcmcodec.evaluation.task_bench import TaskBench
+    from vcmcodec.evaluation.task_costs import Costs
     from vcmcodec.evaluation.task_lineup import Plan
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -67,7 +70,11 @@ CODECS = (
     help="Class names of an .onnx file, one a line.",
 )
 @click.option("--model", help="Name of our model.  [default: the profile's]")
-@click.option("--base-quality", type=options.Numbers(), help="Ladder of our base layer, 0 to 100.")
+@click.option(
+    "--base-quality",
+    type=options.Numbers(),
+    help="Ladder of our base layer and features, 0 to 100.",
+)
 @click.option(
     "--within",
     type=options.Numbers(),
@@ -81,8 +88,12 @@ CODECS = (
               help="Pictures done at once, each in a process of its own.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True,
               help="Threads of each process.")  # fmt: skip
+@click.option("--costs", type=click.IntRange(0), default=3, show_default=True,
+              help="Pictures on which both sides of each codec are timed; 0 for none.")  # fmt: skip
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep what was measured before.")
 @click.option("--csv", "csv_target", type=_FILE, help="Write every point as a line.")
+@click.option("--markdown", type=_FILE, help="Write one row a codec with its costs; into a page"
+              " that has a place for tables, there (docs/profiles.md).")  # fmt: skip
 @click.option("--html", type=_FILE, help="Write a page with curves, figures and detections.")
 @click.option("--html-pictures", type=click.IntRange(0), default=3, show_default=True,
               help="Pictures on the page.")  # fmt: skip
@@ -94,8 +105,7 @@ def command(
     folder: Path | None,
     limit: int | None,
     csv_target: Path | None,
-    html: Path | None,
-    html_pictures: int,
+    markdown: Path | None,
     json_target: str | None,
     quiet: bool,
     **asked: Any,
@@ -106,17 +116,23 @@ def command(
     come straight from the file.  Other codecs are run twice: at full size, and first reduced to
     the size at which the network looks; the better one at each accuracy is compared.  LABELS.json
     is a COCO label file; classes are matched by name.  What other codecs reached is kept in the
-    user's cache.
+    user's cache.  What edge and server pay is timed at the end, with nothing from the cache, at
+    each codec's cheapest setting within the largest of --within.
 
     \b
       vcm bench tasks voc-val.json --json tasks.json --html tasks.html
       vcm bench tasks my-labels.json --files photos/ --limit 50 --codecs vcm-base,avif
       vcm bench tasks voc-val.json --judge yolov8s.onnx --tasks detection
+      vcm bench tasks voc-val.json --codecs vcm-base,vcm-pyramid,jpeg,avif --markdown table.md
     """
     from vcmcodec.cli import bench
-    from vcmcodec.evaluation import task_bench, task_report
+    from vcmcodec.evaluation import task_bench, task_costs, task_report
     from vcmcodec.evaluation.labelled import LabelledSet
 
+    if markdown is not None:
+        if not asked["costs"]:
+            raise click.UsageError("--markdown is a table of costs: --costs must not be 0")
+        _fill("", markdown)  # refused now, not after an hour
     labelled = LabelledSet(labels, folder, limit)
     plan = _plan(asked)
     wanted = [metric for task in asked["tasks"] or _METRICS for metric in _METRICS[task]]
@@ -133,9 +149,17 @@ def command(
         )
         if csv_target is not None:
             files.write_whole(csv_target, task_report.csv_text(result).encode("utf-8"))
-        if html is not None:
-            _page(result, labelled, plan, html, html_pictures, progress)
-    bench.finish({"tasks": result}, task_report.tables(result), json_target)
+        costs = None
+        if asked["costs"]:
+            near, limit = max(asked["within"]), asked["costs"]
+            costs = task_costs.run(
+                labelled, plan(), result, within=near, limit=limit, progress=progress
+            )
+        if asked["html"] is not None:
+            _page(result, costs, labelled, plan, asked, progress)
+    if markdown is not None and costs is not None:
+        _write_tables(result, costs, markdown)
+    bench.finish({"tasks": result, "costs": costs}, task_report.tables(result, costs), json_target)
 
 
 def _plan(asked: dict[str, Any]) -> Plan:
@@ -159,9 +183,38 @@ def _plan(asked: dict[str, Any]) -> Plan:
 
 
 def _page(
-    result: Any, labelled: LabelledSet, plan: Plan, target: Path, limit: int, progress: Any
-) -> None:
+    result: TaskBench, costs: Costs | None, labelled: LabelledSet, plan: Plan,
+    asked: dict[str, Any], progress: Any,
+) -> None:  # fmt: skip
     from vcmcodec.evaluation import task_gallery, task_page
 
+    limit = asked["html_pictures"]
     exhibits = task_gallery.collect(labelled, plan(), result, limit=limit, progress=progress)
-    files.write_whole(target, task_page.html_page(result, exhibits).encode("utf-8"))
+    text = task_page.html_page(result, exhibits, costs)
+    files.write_whole(asked["html"], text.encode("utf-8"))
+
+
+def _write_tables(result: TaskBench, costs: Costs, target: Path) -> None:
+    from vcmcodec.evaluation.markdown import markdown_text
+    from vcmcodec.evaluation.task_report import profile_tables
+
+    text = markdown_text(profile_tables(result, costs))
+    files.write_whole(target, _fill(text, target).encode("utf-8"))
+
+
+def _fill(text: str, target: Path) -> str:
+    """What a file of tables is to hold: `text`, within the page that is there if there is one.
+
+    Raises:
+        RequestError: the page has no place for tables.
+        OutputError: it cannot be read.
+    """
+    from vcmcodec.evaluation import markdown
+
+    if not target.is_file():  # nothing there yet, or a device
+        return text
+    try:
+        page = target.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutputError(f"{target}: {error}") from error
+    return markdown.insert(text, page)

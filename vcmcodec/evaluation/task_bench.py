@@ -26,7 +26,8 @@ from vcmcodec.evaluation.task_compare import (
     reach,
 )
 from vcmcodec.evaluation.task_evidence import Evidence, PictureTruth, TruthTable, weigh
-from vcmcodec.evaluation.task_subjects import TaskSubject
+from vcmcodec.evaluation.task_lossless import NearLossless, near_lossless
+from vcmcodec.evaluation.task_subjects import ScoredSubject, TaskSubject
 from vcmcodec.evaluation.task_tally import METRICS, draw_weights, score_choices
 
 Progress = Callable[[str], None]
@@ -44,6 +45,7 @@ class Lineup:
         labels: every name that results may bear.
         missing: codecs that were asked for and cannot be run here, each with its reason.
         versions: of the codecs and models, by name in tables.
+        uncoded: what codecs of features are near-lossless to, under the names of these codecs.
     """
 
     reference: TaskSubject
@@ -52,6 +54,12 @@ class Lineup:
     labels: tuple[str, ...]
     missing: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    uncoded: tuple[ScoredSubject, ...] = ()
+
+    @property
+    def everyone(self) -> tuple[ScoredSubject, ...]:
+        """All that is scored: the network on the pictures, the codecs, uncoded features."""
+        return (self.reference, *self.subjects, *self.uncoded)
 
 
 # Opened anew in every process, so it has to be something that can be sent there.
@@ -104,6 +112,7 @@ class TaskBench:
         curves: one a subject.
         comparisons: ours against each other codec (without ours: against the first).
         reaches: what each codec pays to come near the uncompressed result.
+        near_lossless: codecs of features at their highest settings.
     """
 
     set_name: str
@@ -121,6 +130,7 @@ class TaskBench:
     curves: tuple[TaskCurve, ...]
     comparisons: tuple[Comparison, ...]
     reaches: tuple[Reach, ...]
+    near_lossless: tuple[NearLossless, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,13 +188,13 @@ def run(
     order = sorted(range(len(ids)), key=ids.__getitem__)  # as COCO's evaluation goes through them
     truth, seen = [truth[i] for i in order], [seen[i] for i in order]
     progress("scores")
-    everyone = (lineup.reference, *lineup.subjects)
-    samples = _sample(everyone, truth, seen, draw_weights(len(truth), resamples))
+    samples = _sample(lineup.everyone, truth, seen, draw_weights(len(truth), resamples))
     known = [m for m in METRICS if m in metrics and all(m in s.scores[0] for s in samples)]
     if not known:
         raise RequestError("nothing can be scored: no task that labels and network share")
     progress("comparisons")
-    reference, *others = samples
+    reference, others = samples[0], samples[1 : 1 + len(lineup.subjects)]
+    uncoded = {one.codec: one for one in samples[1 + len(lineup.subjects) :]}
     curves = Curves(others)
     return TaskBench(
         set_name=labelled.name,
@@ -202,6 +212,7 @@ def run(
         curves=tuple(map(_curve, others, lineup.subjects, [known] * len(others))),
         comparisons=compare(curves, reference, known, within),
         reaches=reach(curves, reference, known, within),
+        near_lossless=near_lossless(others, uncoded, reference, known),
     )
 
 
@@ -225,7 +236,7 @@ def _points(samples: Samples, metrics: Sequence[str]) -> list[TaskPoint]:
 
 
 def _sample(
-    subjects: Sequence[TaskSubject],
+    subjects: Sequence[ScoredSubject],
     truth: Sequence[PictureTruth],
     seen: Sequence[Sequence[_Seen]],
     weights: Floats,
@@ -265,7 +276,7 @@ def _measure(
     truth = table.of(picture)
     height, width = picture.rgb().shape[:2]
     results = []
-    for subject in (lineup.reference, *lineup.subjects):
+    for subject in lineup.everyone:
         for setting in subject.settings:
             outcome = subject.run(picture, setting)
             evidence = weigh(truth, outcome.predictions, table.classes)

@@ -245,6 +245,8 @@ LADDERS: dict[str, tuple[float, ...]] = {
     "jxl": (1, 8, 16, 25, 38, 55, 72, 86),
     "hevc": (4, 12, 20, 27, 34, 42, 52, 63),
 }
+# To the very top, where little may be lost of features (the near-lossless point).
+FEATURE_LADDER = (0.0, 10.0, 20.0, 30.0, 45.0, 60.0, 80.0, 100.0)
 BASE_LADDER = (0.0, 5.0, 10.0, 15.0, 22.0, 30.0, 40.0, 55.0)
 PICTURE_LADDER = (0.0, 10.0, 20.0, 30.0, 42.0, 56.0, 70.0)
 RIVAL_NAMES = tuple(LADDERS)

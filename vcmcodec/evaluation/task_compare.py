@@ -119,7 +119,8 @@ def estimate(values: Floats) -> Estimate:
     return Estimate(float(values[0]), *(spread or (None, None)))
 
 
-def _estimate_or_none(values: Floats) -> Estimate | None:
+def estimate_or_none(values: Floats) -> Estimate | None:
+    """The same, or None where the figure itself is no number."""
     return estimate(values) if np.isfinite(values[0]) else None
 
 
@@ -216,7 +217,7 @@ def _compare(
             continue
     return Comparison(
         metric, test, anchor,
-        _estimate_or_none(rates), _estimate_or_none(accuracies),
+        estimate_or_none(rates), estimate_or_none(accuracies),
         gap.low if gap else None, gap.high if gap else None, gap.anchor_share if gap else None,
         tuple(_ratio(curves, metric, test, anchor, whole, points) for points in within),
         reason,
@@ -262,8 +263,8 @@ def _reach(curves: Curves, metric: str, points: float, whole: Floats, codec: str
     variant = fitted[place].variant if place is not None else cheapest[2] if cheapest else ""
     return Reach(
         metric, points, target, codec,
-        _estimate_or_none(curves.bytes_at(codec, metric, whole - points)),
-        _estimate_or_none(curves.bytes_at(codec, metric, whole - points, False)),
+        estimate_or_none(curves.bytes_at(codec, metric, whole - points)),
+        estimate_or_none(curves.bytes_at(codec, metric, whole - points, False)),
         fit is not None and target < fit.low,
         variant,
         cheapest[1] if cheapest else None, cheapest[0] if cheapest else None,

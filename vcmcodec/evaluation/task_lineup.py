@@ -14,14 +14,15 @@ from vcmcodec.evaluation.subject import Subject
 from vcmcodec.evaluation.task_bench import Lineup
 from vcmcodec.evaluation.task_codecs import (
     BASE_LADDER,
+    FEATURE_LADDER,
     FEATURE_VARIANTS,
     OWN_NAMES,
     PIXEL_NAMES,
     open_own,
     open_rival,
 )
+from vcmcodec.evaluation.task_files import FileSubject
 from vcmcodec.evaluation.task_subjects import (
-    FileSubject,
     Judge,
     PixelSubject,
     TaskSubject,
@@ -40,7 +41,7 @@ class Plan:
         judge: the network, as `task_subjects.open_judge` takes it; None for the reference one.
         judge_labels: class names of an ONNX file without its own.
         tasks: what is asked; None for everything that the network can do.
-        base_ladder: levels of our base layer; None for those of `task_codecs`.
+        base_ladder: levels of our base layer and of features; None for those of `task_codecs`.
         model: name of our model.
         threads: of AVIF and HEVC.
         cache: file of kept results; None keeps nothing.
@@ -82,6 +83,11 @@ class Plan:
             tuple(judge.backend.labels),
             tuple(missing),
             versions,
+            tuple(
+                uncoded
+                for one in subjects
+                if isinstance(one, FileSubject) and (uncoded := one.uncoded()) is not None
+            ),
         )
 
     def _open(
@@ -117,7 +123,7 @@ class Plan:
                 machine.analyze,
                 subject,
                 self.tasks or TASKS,
-                self.base_ladder or BASE_LADDER,
+                self.base_ladder or (BASE_LADDER if name == "base" else FEATURE_LADDER),
             )
             opened.probe(np.zeros((32, 32, 3), np.uint8))
         except VcmError as error:

@@ -12,6 +12,7 @@ from vcmcodec.evaluation.charts import COLOURS, MARKERS, svg_text
 from vcmcodec.evaluation.page_parts import document, picture_styles, slider, table_html
 from vcmcodec.evaluation.report import Table
 from vcmcodec.evaluation.task_bench import TaskBench
+from vcmcodec.evaluation.task_costs import Costs
 from vcmcodec.evaluation.task_gallery import SCORE, Scene
 from vcmcodec.evaluation.task_report import TITLES, metrics_of, tables, title_of
 
@@ -96,14 +97,15 @@ def _scene(scene: Scene, number: int) -> str:
     return f'<section class="exhibit">{table_html(_figures(scene))}{pair}</section>'
 
 
-def html_page(bench: TaskBench, scenes: Sequence[Scene]) -> str:
+def html_page(bench: TaskBench, scenes: Sequence[Scene], paid: Costs | None = None) -> str:
     """Return the page.
 
     Args:
         bench: a run.
         scenes: pictures to look at; may be none.
+        paid: what edge and server pay, where it was measured.
     """
-    reaches, comparisons, points = map(table_html, tables(bench))
+    reaches, comparisons, *costs, points = map(table_html, tables(bench, paid))
     beside = ""
     if scenes:
         shown = "".join(_scene(scene, i) for i, scene in enumerate(scenes))
@@ -114,7 +116,7 @@ def html_page(bench: TaskBench, scenes: Sequence[Scene]) -> str:
     chart = svg_text(draw_task_curves(bench))
     return document(
         "Rate and accuracy of machine tasks",
-        f'<div class="chart">{chart}</div>{reaches}{comparisons}{beside}{points}',
+        f'<div class="chart">{chart}</div>{reaches}{comparisons}{"".join(costs)}{beside}{points}',
         picture_styles([[sight.webp for sight in scene.sights] for scene in scenes]),
         {"curves": len(bench.curves), "pictures": bench.pictures},
     )

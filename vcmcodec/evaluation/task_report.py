@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
-from vcmcodec.evaluation.report import UNKNOWN, Table, environment_note
+from vcmcodec.evaluation.report import MINUS, UNKNOWN, Table, environment_note
 from vcmcodec.evaluation.task_bench import TaskBench, TaskPoint
 from vcmcodec.evaluation.task_compare import Comparison, Estimate, Reach
+from vcmcodec.evaluation.task_costs import Costs
 
 TITLES = {"mAP50": "mAP50", "mAP": "mAP", "mIoU": "mIoU", "presence": "presence AP"}
 MEANING = {
@@ -33,11 +35,33 @@ _PAIR_NOTE = (
     "better of a codec's sizes at each place.  Ratios: bytes of the first over bytes of the second "
     "so many points under uncompressed."
 )
+_LOSSLESS_NOTE = (
+    "Ratio: the tensors that the tasks read at the split point, four bytes a value, over whole "
+    "files.  Lost: relative to the result on uncompressed pictures, below zero where it is better; "
+    "against own features where the codec brings a network of its own, whose results differ "
+    "before anything is coded."
+)
+Cells = tuple[str, ...]
 
 
-def tables(bench: TaskBench) -> list[Table]:
-    """What coming near costs, BD figures, and all points; the last one carries the run's facts."""
-    return [_reach_table(bench), _comparison_table(bench), _points_table(bench)]
+def tables(bench: TaskBench, costs: Costs | None = None) -> list[Table]:
+    """What coming near costs, BD figures, and all points; the last one carries the run's facts.
+
+    Between them what both sides pay, where it was measured, and the highest setting of features.
+    """
+    beside = _beside(bench, costs)
+    return [_reach_table(bench), _comparison_table(bench), *beside, _points_table(bench)]
+
+
+def profile_tables(bench: TaskBench, costs: Costs) -> list[Table]:
+    """One row a codec, for who chooses between profiles; the last one carries the run's facts."""
+    *before, last = _beside(bench, costs)
+    return [*before, replace(last, notes=(*last.notes, *_meanings(bench), *facts(bench)))]
+
+
+def _beside(bench: TaskBench, costs: Costs | None) -> list[Table]:
+    found = [] if costs is None else [_cost_table(bench, costs)]
+    return found + ([_lossless_table(bench)] if bench.near_lossless else [])
 
 
 def metrics_of(bench: TaskBench) -> tuple[str, ...]:
@@ -143,6 +167,72 @@ def _comparison_cells(one: Comparison) -> tuple[str, ...]:
     )
 
 
+def _cost_table(bench: TaskBench, costs: Costs) -> Table:
+    metrics = metrics_of(bench)
+
+    def row(codec: str, coded: str, near: str, point: TaskPoint, paid: tuple[str, ...]) -> Cells:
+        scores = (f"{point.scores[m].value:.1f}" for m in metrics)
+        return codec, coded, near, f"{point.num_bytes:,.0f}", f"{point.bpp:.4f}", *scores, *paid
+
+    looking = (MINUS, MINUS, f"{costs.uncompressed.median_ms:.0f}")
+    rows = [row("uncompressed", "as given", MINUS, bench.uncompressed, looking)]
+    for one in costs.codecs:
+        at = one.at
+        paid = (
+            MINUS if one.edge_kmacs is None else f"{one.edge_kmacs:.2f}",
+            f"{one.edge.median_ms:.0f}",
+            f"{one.server.median_ms:.0f}",
+        )
+        coded = f"{at.variant}, at {at.point.setting:g}"
+        rows.append(row(at.codec, coded, "yes" if at.near else "never", at.point, paid))
+    near = f"within {costs.within:g} of {TITLES[costs.metric]}"
+    return Table(
+        f"Bytes, accuracy, and what edge and server pay; {title_of(bench)}",
+        ("codec", "coded", near, "bytes", "bits a pixel", *(TITLES[m] for m in metrics),
+         "edge kMAC a pixel", "edge ms", "server ms"),
+        tuple(rows),
+        (_cost_note(bench, costs),),
+    )  # fmt: skip
+
+
+def _cost_note(bench: TaskBench, costs: Costs) -> str:
+    threads = bench.environment.threads
+    return (
+        f"Each codec at its cheapest setting within {costs.within:g} points of uncompressed on "
+        f"{TITLES[costs.metric]}, or where none is, at its most accurate.  Edge: pixels in memory "
+        "to the file, with the network up to the split point where features are coded; server: "
+        "the file to results, of JPEG and others the decoder and the whole network.  kMAC: "
+        "thousands of multiply-accumulates a pixel of the picture, convolutions and matrix "
+        f"products that ran.  Medians over {', '.join(costs.pictures)}, {costs.repeats} rounds "
+        f"each, codecs in turns, {threads} {'threads' if threads > 1 else 'thread'}."
+    )
+
+
+def _lossless_table(bench: TaskBench) -> Table:
+    metrics = metrics_of(bench)
+    rows = []
+    for one in bench.near_lossless:
+        start = (
+            one.codec, f"{one.setting:g}", f"{one.num_bytes:,.0f}", f"{one.raw_bytes:,.0f}",
+            span(one.ratio, ",.0f"),
+        )  # fmt: skip
+        rows.append((*start, "pictures", *(span(one.losses[m], "+.1f") for m in metrics)))
+        if one.coding_losses != one.losses:
+            own = (span(one.coding_losses[m], "+.1f") for m in metrics)
+            rows.append((*start, "own features", *own))
+    return Table(
+        f"Features at the highest setting; {title_of(bench)}",
+        ("codec", "setting", "bytes", "bytes as float32", "ratio", "against uncompressed",
+         *(f"{TITLES[m]} lost, %" for m in metrics)),
+        tuple(rows),
+        (_LOSSLESS_NOTE,),
+    )  # fmt: skip
+
+
+def _meanings(bench: TaskBench) -> list[str]:
+    return [MEANING[m] for m in metrics_of(bench) if m in MEANING]
+
+
 def _points_table(bench: TaskBench) -> Table:
     metrics = metrics_of(bench)
 
@@ -155,12 +245,11 @@ def _points_table(bench: TaskBench) -> Table:
     rows = [row("uncompressed", "as given", bench.uncompressed, "-")]
     for curve in bench.curves:
         rows += [row(curve.codec, curve.variant, p, f"{p.setting:g}") for p in curve.points]
-    meanings = [MEANING[m] for m in metrics if m in MEANING]
     return Table(
         f"Points; {title_of(bench)}",
         ("codec", "coded", "setting", "bytes", "bits a pixel", *(TITLES[m] for m in metrics)),
         tuple(rows),
-        (*meanings, *facts(bench)),
+        (*_meanings(bench), *facts(bench)),
     )
 
 

@@ -2,7 +2,7 @@
 
 A subject maps a picture and a setting to the bytes of a file and to predictions.  A codec of
 pixels is one subject a size: coded as it is, and first reduced to the size at which the network
-looks, whichever serves the network better.  Our base layer is a subject without pixels.
+looks, whichever serves the network better.  Subjects without pixels are in `task_files`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,18 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from vcmcodec import catalogue, pretrained
+from vcmcodec import pretrained
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation.labelled import LabelledPicture
 from vcmcodec.evaluation.metrics import Pixels
 from vcmcodec.evaluation.prediction_cache import PredictionCache, key, pixel_hash
-from vcmcodec.evaluation.subject import Subject
-from vcmcodec.evaluation.task_codecs import PixelCodec, own_file
-from vcmcodec.models import find_tasks
+from vcmcodec.evaluation.task_codecs import PixelCodec
 from vcmcodec.vision.backend import PROFILE, Backend, open_backend
 from vcmcodec.vision.geometry import InputGeometry
 from vcmcodec.vision.predictions import DetectedObject, LabelMap, Predictions
 
 FLOOR = 0.01  # objects below this score are not handed to the evaluation
 FULL_SIZE = "full size"
-FROM_FILE = "from the file, no pixels"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +38,23 @@ class Outcome:
     predictions: Predictions
 
 
-class TaskSubject(Protocol):
-    """Something that can be measured.
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """A picture's way through a codec, in two halves; nothing is taken from a cache.
+
+    Attributes:
+        edge: from pixels in memory to the bytes of the file.
+        server: from these to results.
+        counted: networks run on the edge, so that there are multiplications to count.
+    """
+
+    edge: Callable[[], bytes]
+    server: Callable[[bytes], Predictions]
+    counted: bool
+
+
+class ScoredSubject(Protocol):
+    """Something whose results can be scored.
 
     Attributes:
         codec: name in tables; of subjects with the same name the better one is compared.
@@ -62,8 +74,16 @@ class TaskSubject(Protocol):
         """Code a picture and look at what comes out."""
         ...
 
+
+class TaskSubject(ScoredSubject, Protocol):
+    """The same where it can also be drawn and timed."""
+
     def show(self, picture: LabelledPicture, setting: float) -> tuple[Pixels, Outcome]:
-        """The same, and pixels to draw the predictions on."""
+        """What `run` gives, and pixels to draw the predictions on."""
+        ...
+
+    def sides(self, picture: LabelledPicture, setting: float) -> Sides:
+        """What sender and receiver do, each to be timed alone."""
         ...
 
 
@@ -222,6 +242,19 @@ class PixelSubject:
         image = Image.fromarray(decoded).resize((width, height), Image.Resampling.BICUBIC)
         return np.asarray(image), Outcome(num_bytes, seen)
 
+    def sides(self, picture: LabelledPicture, setting: float) -> Sides:
+        """See `TaskSubject`; the edge reduces the picture where this subject's are reduced."""
+        rgb = picture.rgb()
+        shape = self._fit(rgb).shape
+
+        def edge() -> bytes:
+            return self._codec.encode(self._fit(rgb), setting)
+
+        def server(data: bytes) -> Predictions:
+            return self._judge.look(self._decode(data, shape), *rgb.shape[:2])
+
+        return Sides(edge, server, counted=self.ours)
+
     def nearest(self, picture: LabelledPicture, num_bytes: int) -> float:
         """The finest quality 0..100 whose file is no larger, or the coarsest there is."""
         rgb = self._reduced(picture).rgb
@@ -236,10 +269,13 @@ class PixelSubject:
 
     def _pass(self, rgb: Pixels, setting: float) -> tuple[int, Pixels]:
         data = self._codec.encode(rgb, setting)
-        decoded = self._codec.decode(data)[: rgb.shape[0], : rgb.shape[1]]
-        if decoded.shape != rgb.shape:
-            raise RequestError(f"{self.codec} gave {decoded.shape} for {rgb.shape}")
-        return len(data), np.ascontiguousarray(decoded)
+        return len(data), self._decode(data, rgb.shape)
+
+    def _decode(self, data: bytes, shape: tuple[int, ...]) -> Pixels:
+        decoded = self._codec.decode(data)[: shape[0], : shape[1]]
+        if decoded.shape != shape:
+            raise RequestError(f"{self.codec} gave {decoded.shape} for {shape}")
+        return np.ascontiguousarray(decoded)
 
     def _look(self, rgb: Pixels, shown: str, height: int, width: int) -> Predictions:
         known = self._judge.key(shown, height, width)
@@ -253,10 +289,15 @@ class PixelSubject:
         if self._source is None or self._source.id != picture.id:
             rgb = picture.rgb()
             height, width = rgb.shape[:2]
-            if self._longer is not None and max(height, width) > self._longer:
-                rgb = reduce(rgb, self._longer)
+            rgb = self._fit(rgb)
             self._source = _Source(picture.id, height, width, rgb, pixel_hash(rgb))
         return self._source
+
+    def _fit(self, rgb: Pixels) -> Pixels:
+        """The picture at the size at which it is coded."""
+        if self._longer is None or max(rgb.shape[:2]) <= self._longer:
+            return rgb
+        return reduce(rgb, self._longer)
 
 
 def reduce(rgb: Pixels, longer_side: int) -> Pixels:
@@ -291,73 +332,17 @@ class Uncompressed:
             self._cache.put_predictions(known, seen)
         return rgb, Outcome(len(picture.data), seen)
 
+    def sides(self, picture: LabelledPicture, setting: float) -> Sides:
+        """See `TaskSubject`; the edge sends the file as it was given."""
+
+        def server(data: bytes) -> Predictions:
+            rgb = replace(picture, data=data).rgb()
+            return self._judge.look(rgb, *rgb.shape[:2])
+
+        return Sides(lambda: picture.data, server, counted=False)
+
 
 def own_version(model: str | None, profile: str) -> str:
     """Our model in words: its name and the start of its weights' hash."""
     found = pretrained.find(profile=profile, model_id=model)
     return f"model {found.id} ({found.sha256[:8]})"
-
-
-def _seeing_version(model: str | None, profile: str) -> str:
-    """The same with what looks at the base layer, and the network whose rest it runs."""
-    words = own_version(model, profile)
-    scene = pretrained.find(profile=profile, model_id=model)
-    found = find_tasks(bytes.fromhex(scene.fingerprint)) if profile == "scene" else None
-    if found is None:
-        return words
-    file, facts = found
-    return f"{words}, {file.id} ({file.sha256[:8]}) on network {facts.vision[:8]}"
-
-
-class FileSubject:
-    """Our files for machines alone, and results from their bytes without pixels."""
-
-    variant, ours = FROM_FILE, True
-
-    def __init__(
-        self,
-        codec: str,
-        analyze: Callable[..., Predictions],
-        subject: Subject,
-        tasks: tuple[str, ...],
-        settings: tuple[float, ...],
-    ) -> None:
-        """Join encoder and analysis.
-
-        Args:
-            codec: name in tables.
-            analyze: as `vcmcodec.machine.analyze`.
-            subject: profile, model, and the tasks that files are written for.
-            tasks: what is asked of every file.
-            settings: levels of the base layer, 0 to 100.
-        """
-        self.codec, self.settings = codec, settings
-        self._analyze, self._subject, self._tasks = analyze, subject, tasks
-        self.version = _seeing_version(subject.model, subject.profile)
-        self.description = (
-            f"profile {subject.profile}, base layer alone, analyzed for {', '.join(tasks)}"
-        )
-
-    def run(self, picture: LabelledPicture, setting: float) -> Outcome:
-        """See `TaskSubject`."""
-        return self._run(picture, setting)[1]
-
-    def show(self, picture: LabelledPicture, setting: float) -> tuple[Pixels, Outcome]:
-        """See `TaskSubject`; drawn on the base layer's preview, or on the picture as given."""
-        data, outcome = self._run(picture, setting)
-        if catalogue.profile(self._subject.profile).source == "features":
-            return picture.rgb(), outcome
-        return self._subject.decode(data), outcome
-
-    def probe(self, rgb: Pixels) -> None:
-        """Go through once with any picture, so that what is not installed is known early.
-
-        Raises:
-            VcmError: the weights that encoding or analysis needs are not there.
-        """
-        data = own_file(self._subject, rgb, self.settings[0], True)
-        self._analyze(data, tasks=self._tasks, score=FLOOR)
-
-    def _run(self, picture: LabelledPicture, setting: float) -> tuple[bytes, Outcome]:
-        data = own_file(self._subject, picture.rgb(), setting, True)
-        return data, Outcome(len(data), self._analyze(data, tasks=self._tasks, score=FLOOR))

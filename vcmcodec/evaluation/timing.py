@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,22 @@ def measure_rounds(
         name: Timing(statistics.median(times), min(times), max(times), len(times))
         for name, times in samples.items()
     }
+
+
+def over_pictures(timings: Sequence[Timing]) -> Timing:
+    """One operation on several pictures: median of medians, least and most of all runs.
+
+    Raises:
+        RequestError: no picture.
+    """
+    if not timings:
+        raise RequestError("at least one picture is needed to measure time")
+    return Timing(
+        statistics.median(one.median_ms for one in timings),
+        min(one.min_ms for one in timings),
+        max(one.max_ms for one in timings),
+        sum(one.repeats for one in timings),
+    )
 
 
 @contextmanager
