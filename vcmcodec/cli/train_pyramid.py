@@ -29,7 +29,7 @@ from vcmcodec.cli.training_view import training_view
     "--levels",
     type=options.CommaList(),
     default=(),
-    help="Only these levels, as c5,p3: for ablations.",
+    help="Only these levels, as p3,p5: for ablations.",
 )
 @click.option(
     "--interleaved/--joined",

@@ -2,15 +2,14 @@
 
     encoder   p3 /8 -> 2x2 merge -> map -> block --+--> block --+--> block -> latent /16
                                     p4 /16 -> map -'            |
-                                    c5 /32 -> map -> 2x -------'
+                                    p5 /32 -> map -> 2x -------'
     decoder   latent -> blocks -+-> 2x2 split -> blocks at /8 -> p3 --.
-                                +---------------------------> p4 <----+ 2x2 merge (bottom-up mixing)
-                                +-> 2x2 merge -> c5                   |
-                                '-> 2x2 merge -> p5 <-----------------' 2x2 merge of p4
+                                +---------------------------> p4 <----' 2x2 merge (bottom-up mixing)
+                                '-> 2x2 merge -> p5 <-- 2x2 merge of p4
 
-Levels are fused stepwise, so that what is large is reduced before more is added.  The coarsest
-pyramid level, p5, is not coded: the encoder never sees it, the decoder derives it.  The decoder
-runs only the branches of the levels that are asked for.
+Levels are fused stepwise, so that what is large is reduced before more is added.  A level that
+`coded` does not name is derived: the encoder never sees it, the decoder rebuilds it from the
+latent and the finer level.  The decoder runs only the branches of the levels that are asked for.
 
 Every spatial tap stays inside its group (`geometry.py`).  A coarse cell belongs to the group of
 its top left position, and only positions of that group reach it.

@@ -1,7 +1,7 @@
 """The `pyramid` profile: all levels of a feature pyramid as one latent, rebuilt at the other end.
 
-The features are those of the reference vision network at its split point `fpn`: the pyramid levels
-and the deepest stage.  Numbers of the networks stand on top (norm §6.2).
+The features are those of the reference vision network at its split point `fpn`: the pyramid levels,
+and whatever else crosses there.  Numbers of the networks stand on top (norm §6.2).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ LATENT = LatentShape(
 def shape_for(config: VisionConfig, **changes: bool | int) -> PyramidShape:
     """The shape of a codec for the pyramid of a vision network.
 
-    The coarsest pyramid level is derived where something else as coarse is coded, as c5; else
-    nothing would tell of it.  Every finer level helps the next coarser one.
+    The coarsest pyramid level is derived where something else as coarse crosses and is coded, as
+    c5 in some networks; else nothing would tell of it (decisions/0008).  Every finer level helps the next coarser one.
 
     Args:
         config: of the network.
