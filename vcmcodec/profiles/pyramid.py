@@ -50,7 +50,8 @@ def shape_for(config: VisionConfig, **changes: bool | int) -> PyramidShape:
     """The shape of a codec for the pyramid of a vision network.
 
     The coarsest pyramid level is derived where something else as coarse crosses and is coded, as
-    c5 in some networks; else nothing would tell of it (decisions/0008).  Every finer level helps the next coarser one.
+    c5 in some networks; else nothing would tell of it (decisions/0008).  Every finer level helps
+    the next coarser one.
 
     Args:
         config: of the network.
