@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from torchvision_networks import save_random, torchvision_models
 from vcmcodec.errors import RequestError, WeightsError
 from vcmcodec.vision.backend import open_backend
 from vcmcodec.vision.onnx_backend import OnnxBackend, OnnxSpec, guess_spec, read_spec
@@ -116,28 +116,12 @@ def test_what_is_no_onnx_file_is_a_weights_error(tmp_path: Path) -> None:
         open_backend(str(path))
 
 
-def torchvision_models() -> Any:
-    """torchvision.models, or a skip with the reason why it cannot be imported."""
-    from vcmcodec.vision.torchvision_backend import import_torchvision
-
-    try:
-        return import_torchvision().models
-    except RequestError as error:
-        pytest.skip(str(error))
-
-
 @pytest.mark.parametrize(
     "name",
     ["resnet18", "mobilenet_v2", "lraspp_mobilenet_v3_large", "ssdlite320_mobilenet_v3_large"],
 )
 def test_a_torchvision_network_is_the_same_whole_and_split(name: str, tmp_path: Path) -> None:
-    models = torchvision_models()
-    torch.manual_seed(0)
-    bare = {} if name in ("resnet18", "mobilenet_v2") else {"weights_backbone": None}
-    network = models.get_model(name, weights=None, **bare)
-    path = tmp_path / "weights.pth"
-    torch.save(network.state_dict(), path)
-    backend = open_backend(f"torchvision:{name}={path}")
+    backend = open_backend(f"torchvision:{name}={save_random(name, tmp_path)}")
     before = {k: v.clone() for k, v in backend.network.state_dict().items()}  # type: ignore[attr-defined]
     task = backend.tasks[0]
     whole = backend.predict(RGB, score=0.0).to_json("a", task)
