@@ -30,15 +30,10 @@ def symbol_bits(distance: Tensor, index: Tensor) -> Tensor:
 
 
 class HyperPrior(nn.Module):
-    """Logistic prior of the hyper-latent; only training knows it (tables are counted at export).
-
-    Attributes:
-        price: share of its bits that count; below 1 while a hyper-latent wakes (`wake_hyper`).
-    """
+    """Logistic prior of the hyper-latent; only training knows it (tables are counted at export)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.price = 1.0
         self.scale = nn.Parameter(torch.full((channels,), -1.0))
         self.mean = nn.Parameter(torch.zeros(channels))
 
@@ -47,7 +42,7 @@ class HyperPrior(nn.Module):
         scale = F.softplus(self.scale) + 0.05
         away = values - self.mean
         mass = torch.sigmoid((away + 0.5) / scale) - torch.sigmoid((away - 0.5) / scale)
-        return -torch.log2(mass.clamp(min=1e-9)) * self.price
+        return -torch.log2(mass.clamp(min=1e-9))
 
 
 class TrainingCoder:

@@ -65,7 +65,6 @@ class SceneRecipe:
     feature_price: float = 330.0  # of feature distance 1, in lmbda
     pixel_share: float = 0.15  # of the pixels' price that is left where machines look
     preview_share: float = 0.5  # of the base's own picture beside people's
-    wake: int = 0  # steps over which a woken hyper-latent's bits grow to their whole price
 
 
 def draw(
@@ -148,14 +147,6 @@ def code(
         return Outcome(synthesise(values, level), bits, preview, base_bits, counted)
     base = dense(values, base_level)
     return Outcome(codec.synthesis(base, geometry), bits, None, base_bits, counted, base)
-
-
-@torch.no_grad()
-def base_steps(codec: PictureCodec, images: Tensor, level: Level) -> Tensor:
-    """Base latents of pictures (B, 3, H, W) of whole cells, in steps: (cells, base channels)."""
-    cells = np.zeros((images.shape[2] // 16, images.shape[3] // 16), np.int64)
-    base = codec.analysis(images, GroupGeometry(cells), 1)[0].flatten(0, -2)
-    return base * codec.gains.gain(level, slice(0, base.shape[1]))
 
 
 def balance(weight: float) -> float:

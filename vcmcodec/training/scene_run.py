@@ -24,13 +24,11 @@ from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
 from vcmcodec.profiles import scene as profile
 from vcmcodec.training.coder import HyperPrior
 from vcmcodec.training.eyes import Eyes, report_means, task_features
-from vcmcodec.training.hyper_start import wake_hyper
 from vcmcodec.training.loop import Log, Run, TrainingError, schedule
 from vcmcodec.training.photographs import PhotographCrops, read_pictures
 from vcmcodec.training.scene import (
     Draw,
     SceneRecipe,
-    base_steps,
     code,
     draw,
     loss,
@@ -167,11 +165,6 @@ def train(
         looking = Looking(vision, data, vision_data, recipe)
         if not (folder / "state.json").exists():
             looking.adapt(learned, start)
-    if recipe.wake and not (folder / "state.json").exists():
-        images = pool.batch(24, np.random.default_rng(seed))
-        levels = [Level(at, learned.codec.latent.levels) for at in EVALUATED_LEVELS]
-        steps = torch.cat([base_steps(learned.codec, images, level) for level in levels])
-        wake_hyper(learned.codec, learned.prior, steps)
     use_bfloat16(learned.codec, bfloat16)
     groups = parameter_groups(learned, recipe)
     run = Run(folder, learned, groups, average=recipe.average, seed=seed)
@@ -262,7 +255,6 @@ def _step(
     recipe: SceneRecipe, means: dict[str, float],
 ) -> float:  # fmt: skip
     """One step; keeps running means of loss and rate, and returns the share of the rates."""
-    learned.prior.price = min(1.0, (run.step + 1) / recipe.wake) if recipe.wake else 1.0
     plan = draw(recipe, run.step, run.random, eyes=looking is not None)
     if plan.tasks and looking is not None:
         bits, value = _task_step(learned, plan, looking, recipe, run.random, means)
