@@ -59,6 +59,7 @@ class VisionRecipe:
         decay: share of the steps in which the rate falls to zero (half a cosine).
         forced: until the first of these steps every stage is taught on the teacher's features, not
             on those of the stages in front of it; from the second on never; linear between.
+        through: share of a stage's gradient that goes on to the stage before.
         weight_decay: on convolution weights.
         clip: largest gradient norm.
         ema: decay of the averaged weights that are kept.
@@ -77,6 +78,7 @@ class VisionRecipe:
     warmup: int = 300
     decay: float = 0.4
     forced: tuple[int, int] = (2000, 4500)
+    through: float = 0.2
     weight_decay: float = 0.03
     clip: float = 10.0
     ema: float = 0.998
@@ -142,7 +144,9 @@ class VisionTrainer:
             forced = recipe.forced_at(self.step)
             random = torch.Generator().manual_seed(recipe.seed * 10**6 + self.step)
             chosen = torch.rand(len(batch.rgb), generator=random) < forced
-            features, output = taught_features(network, batch.rgb, lesson, chosen, forced)
+            features, output = taught_features(
+                network, batch.rgb, lesson, chosen, forced, recipe.through
+            )
         teach = [stage_loss(features[name], stage) for name, stage in lesson.stages.items()]
         done = self.step / recipe.steps
         share = recipe.teach[0] + (recipe.teach[1] - recipe.teach[0]) * min(1.0, done)

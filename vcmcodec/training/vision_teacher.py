@@ -88,30 +88,31 @@ def stage_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def taught_features(
-    network: VisionNetwork, rgb: Tensor, lesson: Lesson, chosen: Tensor, forced: float
-) -> tuple[dict[str, Tensor], VisionOutput]:
+    network: VisionNetwork, rgb: Tensor, lesson: Lesson, chosen: Tensor, forced: float,
+    through: float = 1.0,
+) -> tuple[dict[str, Tensor], VisionOutput]:  # fmt: skip
     """Features and outputs, made in part from the teacher's features ("teacher forcing").
 
     The `chosen` views (N,) show each stage the teacher's features in front of it.  The others
-    show it the network's own, and a share `forced` of the gradient does not go on to the stage
-    before: one end-to-end gradient, too early, undoes what the first stages have learned.
+    show it the network's own.  A share 1 - `forced` of the heads' gradient goes on to the pyramid,
+    and `through` of that from a stage to the one before: an end-to-end gradient undoes what the
+    first stages have learned.
     """
     chosen = chosen.view(-1, 1, 1, 1).to(rgb.device)
 
-    def given(name: str, own: Tensor) -> Tensor:
-        softened = own.detach() + (own - own.detach()) * (1 - forced)
+    def given(name: str, own: Tensor, share: float) -> Tensor:
+        softened = own.detach() + (own - own.detach()) * (share * (1 - forced))
         return torch.where(chosen, lesson.stages[name].to(own.dtype), softened)
 
     c2 = network.front_end(rgb, "c2")["c2"]
-    seen2 = given("c2", c2)
-    c3 = network.c3(seen2)
-    seen3 = given("c3", c3)
+    c3 = network.c3(given("c2", c2, through))
+    seen3 = given("c3", c3, through)
     c4 = network.c4(seen3)
-    seen4 = given("c4", c4)
+    seen4 = given("c4", c4, through)
     c5 = network.c5(seen4)
-    levels = network.fpn(seen3, seen4, given("c5", c5))
+    levels = network.fpn(seen3, seen4, given("c5", c5, through))
     own = dict(zip(("p3", "p4", "p5"), levels, strict=True))
-    output = network.back_end({name: given(name, own[name]) for name in own}, "fpn")
+    output = network.back_end({name: given(name, own[name], 1.0) for name in own}, "fpn")
     return {"c2": c2, "c3": c3, "c4": c4, "c5": c5, **own}, output
 
 
