@@ -170,12 +170,12 @@ def _comparison_cells(one: Comparison) -> tuple[str, ...]:
 def _cost_table(bench: TaskBench, costs: Costs) -> Table:
     metrics = metrics_of(bench)
 
-    def row(codec: str, coded: str, near: str, point: TaskPoint, paid: tuple[str, ...]) -> Cells:
+    def row(start: Cells, point: TaskPoint, paid: Cells) -> Cells:
         scores = (f"{point.scores[m].value:.1f}" for m in metrics)
-        return codec, coded, near, f"{point.num_bytes:,.0f}", f"{point.bpp:.4f}", *scores, *paid
+        return *start, f"{point.num_bytes:,.0f}", f"{point.bpp:.4f}", *scores, *paid
 
     looking = (MINUS, MINUS, f"{costs.uncompressed.median_ms:.0f}")
-    rows = [row("uncompressed", "as given", MINUS, bench.uncompressed, looking)]
+    rows = [row(("uncompressed", "as given", MINUS, MINUS), bench.uncompressed, looking)]
     for one in costs.codecs:
         at = one.at
         paid = (
@@ -183,12 +183,12 @@ def _cost_table(bench: TaskBench, costs: Costs) -> Table:
             f"{one.edge.median_ms:.0f}",
             f"{one.server.median_ms:.0f}",
         )
-        coded = f"{at.variant}, at {at.point.setting:g}"
-        rows.append(row(at.codec, coded, "yes" if at.near else "never", at.point, paid))
+        start = (at.codec, at.variant, f"{at.point.setting:g}", "yes" if at.near else "never")
+        rows.append(row(start, at.point, paid))
     near = f"within {costs.within:g} of {TITLES[costs.metric]}"
     return Table(
         f"Bytes, accuracy, and what edge and server pay; {title_of(bench)}",
-        ("codec", "coded", near, "bytes", "bits a pixel", *(TITLES[m] for m in metrics),
+        ("codec", "coded", "setting", near, "bytes", "bits a pixel", *(TITLES[m] for m in metrics),
          "edge kMAC a pixel", "edge ms", "server ms"),
         tuple(rows),
         (_cost_note(bench, costs),),
