@@ -23,6 +23,7 @@ from vcmcodec import edit, machine, models
 from vcmcodec.bitstream.constants import LayerId
 from vcmcodec.bitstream.container import Container
 from vcmcodec.cli.train_bottleneck import command as train
+from vcmcodec.deep import decode_symbols
 from vcmcodec.errors import RequestError, WeightsError
 from vcmcodec.nn.bottleneck_codec import MAX_PARAMETERS, Unit
 from vcmcodec.profiles import bottleneck, features
@@ -246,6 +247,7 @@ def test_features_that_were_taken_before_need_no_weights(made: Made) -> None:
     data = vcmcodec.encode(found, profile="bottleneck")
     assert data == encode(made, split="layer3")
     assert edit.extract(data, tasks=["classification"]) == data
+    assert edit.verify(data, deep=True, decode_symbols=decode_symbols).ok
 
 
 def test_groups_of_a_tensor_at_stride_4_are_kept_apart(made: Made) -> None:
@@ -291,18 +293,20 @@ def test_a_fingerprint_is_of_the_weights_and_not_of_their_file(made: Made, tmp_p
     assert open_backend(f"torchvision:resnet18={tmp_path / 'changed.pth'}").fingerprint != made.mark
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    ("name", "split"), [("mobilenet_v2", "features13"), ("mobilenet_v3_small", "features")]
+)
 def test_mobilenets_have_units_at_their_features(
-    name: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, split: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bottleneck_run, "PCA_CROPS", 6)
     vision = f"torchvision:{name}={save_random(name, tmp_path)}"
-    recipe = BottleneckRecipe(("features",), crop=64, batch=1, steps=2, warm_up=1, grouped=0)
+    recipe = BottleneckRecipe((split,), crop=64, batch=1, steps=2, warm_up=1, grouped=0)
     learned = bottleneck_run.train(
         [pictures], tmp_path / "run", recipe, lambda line: None, vision=vision
     )
     (unit,) = learned.codec.shape.units
-    assert (unit.stride, unit.layer) == (32, 0)
+    assert (unit.stride, unit.layer) == (16 if split == "features13" else 32, 0)
     assert learned.codec.network == f"torchvision:{name}"
     assert all(bool(torch.isfinite(value).all()) for value in learned.state_dict().values())
 
@@ -319,6 +323,15 @@ def test_units_stay_small_where_tensors_are_wide() -> None:
         assert isinstance(unit, Unit)
         assert sum(value.numel() for value in unit.parameters()) <= MAX_PARAMETERS
         assert unit.shape.latent >= 32
+
+
+def test_mobilenets_are_cut_behind_each_resolution_and_before_the_last_expansion() -> None:
+    points = CutClassifier(torchvision_models().mobilenet_v2(weights=None)).points()
+    found = {n: (point.channels[n], point.strides[n]) for n, point in points.items()}
+    assert found == {
+        "features1": (16, 2), "features3": (24, 4), "features6": (32, 8), "features13": (96, 16),
+        "features17": (320, 32), "features": (1280, 32),
+    }  # fmt: skip
 
 
 def test_networks_whose_cells_are_no_whole_pixels_are_refused() -> None:

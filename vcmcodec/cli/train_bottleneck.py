@@ -38,7 +38,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
     default="c4,c3,c5,fpn",
     show_default=True,
     help="Split points that get units; the first is the default of the model.  A ResNet of"
-    " torchvision has stem, layer1 .. layer4, other classifiers features.",
+    " torchvision has stem, layer1 .. layer4, a MobileNet features6, features13, ... and features.",
 )
 @click.option(
     "--rate",

@@ -1,7 +1,9 @@
 """A torchvision classifier that can be cut: what crosses each cut, and what lies behind it.
 
     ResNet    stem /4 -> layer1 /4 -> layer2 /8 -> layer3 /16 -> layer4 /32 -> pooling, classes
-    others    features -> the rest (MobileNet, EfficientNet, VGG, ...)
+    others    ... -> features13 -> features17 -> features -> the rest (MobileNet, EfficientNet, ...)
+
+Of a network whose `features` are blocks, `features13` is what block 13 gives; see `block_ends`.
 
 One tensor crosses each cut, and bears the split point's name.  The weights are the user's own: they
 are read, and never changed.
@@ -23,7 +25,7 @@ from vcmcodec.vision.split import SplitPoint
 from vcmcodec.vision.weights import FINGERPRINT_DIGITS
 
 RESNET = ("stem", "layer1", "layer2", "layer3", "layer4")
-FEATURES = ("features",)
+FEATURES = "features"
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pictures
 _PROBE = 64  # side in pixels of a picture that tells the strides
 
@@ -57,13 +59,28 @@ def normal(rgb: Tensor) -> Tensor:
     return (rgb - mean) / deviation
 
 
-def find_splits(network: nn.Module) -> tuple[str, ...]:
-    """Names of the split points of a classifier, from the picture inwards."""
-    if hasattr(network, "layer4"):
-        return RESNET
-    if isinstance(getattr(network, "features", None), nn.Module):
-        return FEATURES
-    return ()
+@torch.inference_mode()
+def block_ends(blocks: nn.Sequential) -> list[int]:
+    """Where a sequence of blocks can be cut well: behind the last block of each resolution.
+
+    And before the last block, which in networks for mobile devices multiplies the channels: what
+    crosses there is the same in fewer numbers.
+
+    Args:
+        blocks: from the picture on.
+
+    Returns:
+        Indices of blocks, the last one's among them; it alone where the parts are single layers.
+    """
+    last = len(blocks) - 1
+    if not all(any(True for _ in block.children()) for block in blocks):
+        return [last]
+    device = next(blocks.parameters()).device
+    x, rows = torch.zeros((1, 3, _PROBE, _PROBE), device=device), []
+    for block in blocks:
+        x = block(x)
+        rows.append(x.shape[2])
+    return [i for i in range(last + 1) if i >= last - 1 or rows[i + 1] < rows[i]]
 
 
 class CutClassifier(nn.Module):
@@ -78,20 +95,31 @@ class CutClassifier(nn.Module):
         """Take a network; it goes to evaluation and needs no gradients any more."""
         super().__init__()
         self.network: Any = network.eval().requires_grad_(False)
-        self.splits = find_splits(network)
+        parts = self._cut()
+        self.splits = tuple(parts)
+        self._stages = list(parts.values())  # a plain list: these are modules of the network
 
     @property
     def device(self) -> torch.device:
         """Where it runs."""
         return next(self.parameters()).device
 
-    def _stages(self) -> list[nn.Module]:
-        """The parts up to the first split point, from there to the second, ..."""
+    def _cut(self) -> dict[str, nn.Module]:
+        """Split points and the parts up to each from the one before, from the picture inwards."""
         net = self.network
-        if self.splits == FEATURES:
-            return [net.features]
-        stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-        return [stem, net.layer1, net.layer2, net.layer3, net.layer4]
+        if hasattr(net, "layer4"):
+            stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+            return dict(zip(RESNET, [stem, *(getattr(net, n) for n in RESNET[1:])], strict=True))
+        features = getattr(net, FEATURES, None)
+        if not isinstance(features, nn.Module):
+            return {}
+        if not isinstance(features, nn.Sequential):
+            return {FEATURES: features}
+        ends = block_ends(features)
+        names = [*(f"{FEATURES}{end}" for end in ends[:-1]), FEATURES]
+        starts = [0, *(end + 1 for end in ends[:-1])]
+        parts = [features[a : b + 1] for a, b in zip(starts, ends, strict=True)]
+        return dict(zip(names, parts, strict=True))
 
     def front_end(self, rgb: Tensor, split: str) -> dict[str, Tensor]:
         """What crosses a split point, (N, C, h, w), of pictures (N, 3, H, W) in 0..1.
@@ -103,7 +131,7 @@ class CutClassifier(nn.Module):
             known = ", ".join(self.splits) or "none"
             raise RequestError(f"no split point {split}; there are {known}")
         x = normal(rgb)
-        for stage in self._stages()[: self.splits.index(split) + 1]:
+        for stage in self._stages[: self.splits.index(split) + 1]:
             x = stage(x)
         return {split: x}
 
@@ -116,7 +144,7 @@ class CutClassifier(nn.Module):
         """A split point's tensor, and those of all split points behind it; gradients reach it."""
         found = {split: tensor}
         place = self.splits.index(split) + 1
-        for name, stage in zip(self.splits[place:], self._stages()[place:], strict=True):
+        for name, stage in zip(self.splits[place:], self._stages[place:], strict=True):
             tensor = stage(tensor)
             found[name] = tensor
         return found
@@ -125,9 +153,9 @@ class CutClassifier(nn.Module):
         """Logits (N, classes) from the last split point's tensor."""
         net, last = self.network, features[self.splits[-1]]
         logits: Tensor
-        if self.splits == FEATURES:
+        if self.splits[-1] == FEATURES:
             # some networks go on in place, which must not change what the caller holds
-            with replaced(net, "features", Given(last.clone())):
+            with replaced(net, FEATURES, Given(last.clone())):
                 logits = net(last)
         else:
             logits = net.fc(torch.flatten(net.avgpool(last), 1))

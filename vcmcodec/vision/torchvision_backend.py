@@ -96,7 +96,7 @@ class TorchvisionBackend:
     """One of torchvision's networks.
 
     Split points: `backbone` of a detector or segmenter; `stem`, `layer1` .. `layer4` of a ResNet;
-    `features` of a classifier that has such a part.
+    `features` of a classifier that has such a part, and inside it (`cut_classifier.block_ends`).
 
     Attributes:
         network: torchvision's own.
