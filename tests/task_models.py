@@ -33,7 +33,16 @@ def small_network() -> VisionNetwork:
 def small_transform() -> FeatureTransform:
     """A transform whose every part has a say."""
     torch.manual_seed(1)
-    config = FeatureTransformConfig(channels=CHANNELS, width=16, early=8, unpacked=8)
+    config = FeatureTransformConfig(
+        channels=CHANNELS,
+        stem=8,
+        early=8,
+        blocks=1,
+        halves=8,
+        quarters=8,
+        early_blocks=1,
+        split_blocks=1,
+    )
     transform = FeatureTransform(config)
     for parameter in transform.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -41,10 +50,11 @@ def small_transform() -> FeatureTransform:
 
 
 def install(
-    folder: Path, *, scene: str | None = None, back: dict[str, torch.Tensor] | None = None
-) -> Path:
+    folder: Path, *, scene: str | None = None, back: dict[str, torch.Tensor] | None = None,
+    longer_side: int = 320,
+) -> Path:  # fmt: skip
     """Fill a folder for `VCMCODEC_WEIGHTS`; the models in it fit the installed scene model."""
-    blob = weights.pack(small_network(), labels=VOC, longer_side=96)
+    blob = weights.pack(small_network(), labels=VOC, longer_side=longer_side)
     vision = hashlib.sha256(blob).hexdigest()[:16]
     enter(folder, "vision-small", "vision", blob, vision, tasks=list(TASKS))
     export(

@@ -1,40 +1,38 @@
-"""What a machine sees in a `.vcm` file: results straight from its base layer, no pixel decoded.
+"""What a machine sees in a `.vcm` file: results from its base layer's bytes and no others.
 
-    base layer's bytes -> base latent -> feature transform -> split tensor -> rest of the network
+    base latent -> feature transform -> split tensor -> rest of the network
 
-Small pictures go through in one piece.  Larger ones go through in windows of the cell grid that
-overlap, so that memory does not grow with the picture; each window answers for its core alone.
+A latent cannot be scaled like a picture.  So where the network would look at the picture reduced,
+since it is larger than the network's input, it looks at the base layer's own preview, reduced:
+
+    base latent -> synthesis at its narrowest width -> reduced picture -> network
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from vcmcodec import catalogue, feature_codec
-from vcmcodec.bitstream.constants import CELL
+from vcmcodec.bitstream.constants import CELL, WIDTHS, LayerId
 from vcmcodec.bitstream.header import Header
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import RequestError
 from vcmcodec.models import TasksModel, find_tasks, load_tasks
 from vcmcodec.nn.feature_transform import SPLIT_STRIDE, level_features
-from vcmcodec.profiles.tiles import Rectangle, expand, tiles
 from vcmcodec.reader import BaseLatent, Reader
 from vcmcodec.sources import Openable
 from vcmcodec.vision.geometry import MULTIPLE, InputGeometry
 from vcmcodec.vision.network import TASKS
-from vcmcodec.vision.predictions import ClassScore, DetectedObject, LabelMap, Predictions
-from vcmcodec.vision.predictor import MOST_OBJECTS, OVERLAP, Predictor
-from vcmcodec.vision.tasks.boxes import suppress
+from vcmcodec.vision.predictions import DetectedObject, LabelMap, Predictions
+from vcmcodec.vision.predictor import Predictor
 
-WHOLE_CELLS = 128 * 128  # larger pictures go through in windows of at most so many cells
-WINDOW_CELLS = 96  # side of a window's core
-HALO_CELLS = 16  # what a window sees around its core
+GREY = 115  # of what is not there in a preview
 Groups = Sequence[str | int] | str | int | None
 
 
@@ -96,6 +94,8 @@ def analyze_reader(
     if vision is not None:
         raise RequestError("the file holds a picture, whose base layer has a network of its own")
     model = load_tasks(reader.header.fingerprint, device=device)
+    if max(reader.header.height, reader.header.width) > model.vision.longer_side:
+        return _see_preview(reader, model, tasks, score, groups, device)
     return see(reader.latent(groups=groups, device=device), reader.header, model, tasks, score)
 
 
@@ -133,33 +133,35 @@ def see(
     base: BaseLatent, header: Header, model: TasksModel, tasks: Collection[str] = TASKS,
     score: float = 0.3,
 ) -> Predictions:  # fmt: skip
-    """Results of a decoded base latent; see `analyze`."""
-    grid = header.cell_rows, header.cell_columns
-    frame = Rectangle(0, grid[0], 0, grid[1])
-    if frame.size <= WHOLE_CELLS:
-        found = _look(base, header, model, frame, tasks, score)
-    else:
-        found = _in_windows(base, header, model, grid, tasks, score)
-    return _only_present(found, base.present)
-
-
-def _look(
-    base: BaseLatent, header: Header, model: TasksModel, where: Rectangle, tasks: Collection[str],
-    score: float,
-) -> Predictions:  # fmt: skip
-    """Results of a rectangle of cells, in pixels from its top left corner."""
+    """Results of a decoded base latent, at the picture's own scale; see `analyze`."""
     levels = model.facts.config.levels
-    latent = base.latent[where.slices][None]
-    present = torch.from_numpy(base.present[where.slices].astype(np.float32)).to(latent.device)
+    latent = base.latent[None]
+    present = torch.from_numpy(base.present.astype(np.float32)).to(latent.device)
     features = level_features(base.level, levels).to(latent.device)
     split = model.transform(latent, features, present[None, ..., None])
     split = _to_whole(split)
     output = model.vision.network.back_end({model.facts.split: split}, model.facts.split, tasks)
-    height = min(CELL * where.bottom, header.height) - CELL * where.top
-    width = min(CELL * where.right, header.width) - CELL * where.left
+    height, width = header.height, header.width
     rows, columns = (SPLIT_STRIDE * side for side in split.shape[2:])
     geometry = InputGeometry(height, width, height, width, rows, columns)
-    return Predictor(model.vision).interpret(output, geometry, score)
+    return _only_present(Predictor(model.vision).interpret(output, geometry, score), base.present)
+
+
+def _see_preview(
+    reader: Reader, model: TasksModel, tasks: Collection[str], score: float, groups: Groups,
+    device: str,
+) -> Predictions:  # fmt: skip
+    """Results of a picture larger than the network's input; see the module."""
+    shown = reader.inspect(groups=groups, width=WIDTHS[LayerId.BASE], device=device).image
+    present = np.ones((reader.header.cell_rows, reader.header.cell_columns), bool)
+    if "A" in shown.mode:
+        alpha = shown.getchannel("A")
+        present = np.asarray(alpha)[::CELL, ::CELL] > 0
+        ground = Image.new("RGB", shown.size, (GREY, GREY, GREY))
+        ground.paste(shown.convert("RGB"), mask=alpha)
+        shown = ground
+    found = Predictor(model.vision).predict(np.asarray(shown.convert("RGB")), tasks, score)
+    return _only_present(found, present)
 
 
 def _to_whole(split: Tensor) -> Tensor:
@@ -169,80 +171,6 @@ def _to_whole(split: Tensor) -> Tensor:
     if down or across:
         split = functional.pad(split, (0, across, 0, down), mode="replicate")
     return split.contiguous(memory_format=torch.channels_last)
-
-
-@dataclass(frozen=True)
-class _Window:
-    """Cells that are looked at, and those of them that are answered for."""
-
-    around: Rectangle
-    core: Rectangle
-
-
-def _windows(grid: tuple[int, int]) -> Iterator[_Window]:
-    for core in tiles(grid, WINDOW_CELLS):
-        yield _Window(expand(core, HALO_CELLS, grid), core)
-
-
-def _in_windows(
-    base: BaseLatent, header: Header, model: TasksModel, grid: tuple[int, int],
-    tasks: Collection[str], score: float,
-) -> Predictions:  # fmt: skip
-    """Results of a large picture.
-
-    An object belongs to the window whose core holds its centre, an area's pixels likewise; a class
-    is as probable as in the window that shows it best.
-    """
-    height, width = header.height, header.width
-    objects: list[DetectedObject] = []
-    classes: dict[str, float] = {}
-    labels = np.zeros((height, width), np.uint8)
-    names: tuple[str, ...] = ()
-    for window in _windows(grid):
-        if not base.present[window.around.slices].any():
-            continue
-        found = _look(base, header, model, window.around, tasks, score)
-        objects += _of_core(found, window)
-        for item in found.classes or ():
-            classes[item.label] = max(item.score, classes.get(item.label, 0.0))
-        if found.label_map is not None:
-            names = found.label_map.names
-            inner = window.core.inside(window.around)
-            labels[window.core.pixel_slices] = found.label_map.labels[inner.pixel_slices]
-    ranked = sorted(classes.items(), key=lambda item: -item[1])
-    return Predictions(
-        height,
-        width,
-        _best(objects) if "detection" in tasks else None,
-        tuple(ClassScore(*item) for item in ranked) if "classification" in tasks else None,
-        LabelMap(labels, names) if "segmentation" in tasks else None,
-    )
-
-
-def _of_core(found: Predictions, window: _Window) -> list[DetectedObject]:
-    """Objects whose centre lies in a window's core, in pixels of the whole picture."""
-    left, top = CELL * window.around.left, CELL * window.around.top
-    kept = []
-    for thing in found.objects or ():
-        x, y, w, h = thing.box
-        moved = DetectedObject(thing.label, thing.score, (x + left, y + top, w, h))
-        row, column = _cell_of(moved)
-        core = window.core
-        if core.top <= row < core.bottom and core.left <= column < core.right:
-            kept.append(moved)
-    return kept
-
-
-def _best(objects: list[DetectedObject]) -> tuple[DetectedObject, ...]:
-    """Drop what two windows both found at their border, and all but the best."""
-    if not objects:
-        return ()
-    known = sorted({thing.label for thing in objects})
-    boxes = np.array([thing.box for thing in objects])
-    corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), 1)
-    scores = np.array([thing.score for thing in objects])
-    labels = np.array([known.index(thing.label) for thing in objects])
-    return tuple(objects[k] for k in suppress(corners, scores, labels, OVERLAP, MOST_OBJECTS))
 
 
 def _cell_of(thing: DetectedObject) -> tuple[int, int]:

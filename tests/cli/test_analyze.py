@@ -21,7 +21,7 @@ from vcmcodec.vision.network import VisionConfig, VisionNetwork
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = VisionNetwork(
-        VisionConfig(stem=8, c2=8, c3=8, c4=8, c5=8, pyramid=(8, 8, 8), head=8)
+        VisionConfig(stem=8, c2=8, c3=8, c4=8, c5=8, blocks=(1, 1, 2, 1), pyramid=(8, 8, 8), head=8)
     ).eval()
     for out in network.detection.class_outs:
         torch.nn.init.normal_(out.weight)

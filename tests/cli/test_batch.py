@@ -119,6 +119,8 @@ def test_an_interrupt_ends_the_workers_and_leaves_nothing(tmp_path: Path) -> Non
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": paths},
         stderr=subprocess.DEVNULL,
+        # a shell's background jobs ignore interrupts, and what they start does too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as parent:
         marks = [tmp_path / f"forever-{number}.pid" for number in (1, 2)]
         deadline = time.monotonic() + 60

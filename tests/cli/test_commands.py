@@ -258,6 +258,8 @@ def test_an_interrupt_ends_cleanly(number: int, code: int, tmp_path: Path) -> No
         stderr=subprocess.PIPE,
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONVERBOSE": "1"},
+        # a shell's background jobs ignore interrupts, and what they start does too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:  # once edit is loaded, the command waits for its input

@@ -6,7 +6,6 @@ the same cells were decoded.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -19,12 +18,13 @@ from task_models import install, small_network
 from vcmcodec import edit, machine, models, pretrained
 from vcmcodec.bitstream.constants import FIRST_READ_BYTES, Kind, LayerId
 from vcmcodec.bitstream.container import Container
-from vcmcodec.codec import encode
+from vcmcodec.codec import decode, encode
 from vcmcodec.errors import RequestError, TruncatedError, WeightsError
 from vcmcodec.nn.transforms import Synthesis
 from vcmcodec.profiles import scene
 from vcmcodec.vision.network import TASKS
-from vcmcodec.vision.predictions import ClassScore, DetectedObject, LabelMap, Predictions
+from vcmcodec.vision.predictions import Predictions
+from vcmcodec.vision.predictor import Predictor
 
 CELLS = np.zeros((15, 20), np.uint8)
 CELLS[3:9, 4:11] = 1
@@ -183,73 +183,54 @@ def test_results_of_any_size_lie_in_the_true_picture(size: tuple[int, int]) -> N
 # ---- large pictures
 
 
-def test_one_window_over_everything_is_the_picture_in_one_piece(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    whole = machine.analyze(file())
-    monkeypatch.setattr(machine, "WHOLE_CELLS", 1)
-    in_one = machine.analyze(file())
-    assert in_one.classes == whole.classes
-    assert in_one.objects
-    assert whole.objects
-    assert set(in_one.objects) <= set(whole.objects)  # fewer, where the picture's edge cut boxes
-    assert len(in_one.objects) > 0.8 * len(whole.objects)
-    assert in_one.label_map is not None
-    assert whole.label_map is not None
-    assert np.array_equal(in_one.label_map.labels, whole.label_map.labels)
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that looks at pictures of at most 192 pixels."""
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(install(tmp_path / "small", longer_side=192)))
 
 
-def test_windows_answer_for_their_core_and_find_each_object_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A window tells of all objects that it sees whole; the picture has each of them once."""
-    truth = [
-        DetectedObject("cat", 0.9, (10.0, 12.0, 30.0, 40.0)),
-        DetectedObject("dog", 0.8, (60.0, 50.0, 8.0, 28.0)),  # centre between four cores
-        DetectedObject("cat", 0.7, (290.0, 200.0, 30.0, 40.0)),
-    ]
-    areas = np.random.default_rng(0).integers(0, 3, (240, 320)).astype(np.uint8)
-    seen = []
+@pytest.mark.usefixtures("large")
+def test_a_large_picture_is_seen_through_its_preview() -> None:
+    with machine.Reader(file()) as reader:
+        model = models.load_tasks(reader.header.fingerprint)
+    preview = np.asarray(decode(file(), width=0.25).convert("RGB"))
+    wanted = Predictor(model.vision).predict(preview, score=0.1)
+    assert same(machine.analyze(file(), score=0.1), wanted)
+    smaller = encode(picture()[:160, :192], tasks=["detection"], base_quality=90)
+    with machine.Reader(smaller) as reader:  # no larger than the network's input
+        model = models.load_tasks(reader.header.fingerprint)
+        seen = machine.see(reader.latent(), reader.header, model)
+    assert same(machine.analyze(smaller), seen)
 
-    def look(base, header, model, where, tasks, score) -> Predictions:  # type: ignore[no-untyped-def]
-        seen.append(where)
-        rows, columns = where.pixel_slices
-        left, top = columns.start, rows.start
-        moved = [
-            replace(t, box=(t.box[0] - left, t.box[1] - top, *t.box[2:]))
-            for t in truth
-            if left <= t.box[0] and t.box[0] + t.box[2] <= columns.stop
-            and top <= t.box[1] and t.box[1] + t.box[3] <= rows.stop
-        ]  # fmt: skip
-        labels = areas[where.pixel_slices]
-        best = ClassScore("cat", left / 1000), ClassScore("dog", 0.5 - top / 1000)
-        names = ("background", "cat", "dog")
-        return Predictions(*labels.shape, tuple(moved), best, LabelMap(labels, names))
 
-    monkeypatch.setattr(machine, "WHOLE_CELLS", 1)
-    monkeypatch.setattr(machine, "WINDOW_CELLS", 4)
-    monkeypatch.setattr(machine, "HALO_CELLS", 3)
-    monkeypatch.setattr(machine, "_look", look)
-    found = machine.analyze(file())
-    assert len(seen) == 4 * 5
-    assert max(where.size for where in seen) <= 10 * 10
-    assert found.objects == tuple(truth)
+@pytest.mark.usefixtures("large")
+def test_a_large_picture_takes_its_base_layer_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "picture.vcm"
+    path.write_bytes(file())
+    base = edit.extract(file(), tasks=["detection"])
+    with machine.Reader(path) as reader:
+        found = machine.analyze_reader(reader)
+        assert reader.bytes_read < len(base) + 400
+    assert found.objects
+    assert same(machine.analyze(base), found)
+
+
+@pytest.mark.usefixtures("large")
+def test_groups_of_a_large_picture_are_its_cells_and_nothing_else() -> None:
+    found = machine.analyze(file(), groups=[1])
+    inside = pixels_of(CELLS == 1, 240, 320)
+    assert found.objects
+    for thing in found.objects:
+        x, y, w, h = thing.box
+        assert CELLS[int((y + h / 2) // 16), int((x + w / 2) // 16)] == 1
     assert found.label_map is not None
-    assert np.array_equal(found.label_map.labels, areas)
-    assert found.classes == (ClassScore("dog", 0.5), ClassScore("cat", 16 * 13 / 1000))
-
-
-def test_windows_of_real_networks_agree_with_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = machine.analyze(file())
-    monkeypatch.setattr(machine, "WHOLE_CELLS", 1)
-    monkeypatch.setattr(machine, "WINDOW_CELLS", 8)
-    monkeypatch.setattr(machine, "HALO_CELLS", 6)
-    parts = machine.analyze(file())
-    assert parts.label_map is not None
-    assert whole.label_map is not None
-    assert (parts.label_map.labels == whole.label_map.labels).mean() > 0.8
-    assert parts.objects
-    assert len(parts.objects) <= 100
+    assert not found.label_map.labels[~inside].any()
+    other = encode(
+        np.where(inside[..., None], picture(), 255 - picture()),
+        quality=100, base_quality=90, groups=CELLS,
+    )  # fmt: skip
+    assert same(found, machine.analyze(other, groups=[1]))
+    assert same(found, machine.analyze(edit.extract(file(), drop_groups=[0, 2])))
 
 
 # ---- what does not fit

@@ -6,11 +6,13 @@ from functools import cache
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from photographs import whole
 from vcmcodec import edit, machine, models, pretrained
 from vcmcodec.bitstream.container import Container
 from vcmcodec.codec import encode
+from vcmcodec.reader import Reader
 from vcmcodec.vision.backend import open_backend
 from vcmcodec.vision.predictions import DetectedObject, Predictions
 from vcmcodec.vision.tasks.boxes import overlaps
@@ -38,8 +40,7 @@ def from_file() -> Predictions:
 
 @cache
 def from_picture() -> Predictions:
-    """At the picture's own scale, as the base layer is seen."""
-    return open_backend(longer_side=512).predict(whole("astronaut"))
+    return open_backend().predict(whole("astronaut"))
 
 
 def best_person(found: Predictions) -> DetectedObject:
@@ -69,6 +70,19 @@ def test_the_areas_are_nearly_those_of_the_picture() -> None:
     assert ours is not None
     assert theirs is not None
     assert (ours.labels == theirs.labels).mean() > 0.8
+
+
+def test_a_picture_no_larger_than_the_networks_input_is_seen_straight_from_the_latent() -> None:
+    small = np.asarray(Image.fromarray(whole("astronaut")).resize((400, 400)))
+    with Reader(encode(small, tasks=["detection"])) as reader:
+        model = models.load_tasks(reader.header.fingerprint)
+        found = machine.see(reader.latent(), reader.header, model)
+        assert found.to_json("", "all") == machine.analyze_reader(reader).to_json("", "all")
+    wanted = open_backend().predict(small)
+    assert overlap(best_person(found), best_person(wanted)) > 0.6
+    assert found.label_map is not None
+    assert wanted.label_map is not None
+    assert (found.label_map.labels == wanted.label_map.labels).mean() > 0.7
 
 
 def test_classification_alone_takes_no_more_bytes() -> None:

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from photographs import photograph
 from vcmcodec.errors import RequestError
+from vcmcodec.nn.transforms import Synthesis, TransformShape
 from vcmcodec.training.tasks import TasksRecipe, TasksTrainer, Views, train_tasks
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 SMALL = VisionConfig(
     stem=8, c2=8, c3=16, c4=16, c5=16, blocks=(2, 1, 1, 1), pyramid=(16, 16, 24), head=8
 )
-CHANNELS = 48
-RECIPE = TasksRecipe(steps=4, batch=2, side=64, width=64, warmup=2)
+CODEC = TransformShape(trunk=(12, 16), latent=(48, 64), trunk_blocks=1, latent_blocks=1)
+RECIPE = TasksRecipe(steps=4, batch=2, side=64, warmup=2)
 
 
 def latents(images: Tensor, rate_level: int) -> Tensor:
@@ -39,16 +40,16 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> Views:
     return Views([folder], [folder], RECIPE.side)
 
 
-def trainer(views: Views, **changes: int) -> TasksTrainer:
+def trainer(views: Views, levels: int = 4, **changes: float) -> TasksTrainer:
     torch.manual_seed(3)
     network = VisionNetwork(SMALL).fold()
     recipe = replace(RECIPE, **changes)  # type: ignore[arg-type]
-    return TasksTrainer(recipe, latents, views, network, levels=4, base_channels=CHANNELS)
+    return TasksTrainer(recipe, latents, views, network, levels=levels, synthesis=Synthesis(CODEC))
 
 
 def test_it_learns_and_the_network_stays(views: Views, tmp_path: Path) -> None:
     lines: list[dict[str, float]] = []
-    taught = trainer(views, steps=60)
+    taught = trainer(views, steps=60, rate=1e-3)
     before = {k: v.clone() for k, v in taught.eyes.network.state_dict().items()}
     train_tasks(taught, tmp_path / "run", report=lines.append)
     assert [line["step"] for line in lines] == [20, 40, 60]
@@ -74,7 +75,7 @@ def test_a_stopped_run_ends_where_one_that_was_not_stopped_ends(
 def test_a_checkpoint_of_another_shape_is_refused(views: Views, tmp_path: Path) -> None:
     train_tasks(trainer(views), tmp_path / "run")
     with pytest.raises(RequestError, match="of another shape"):
-        train_tasks(trainer(views, width=72), tmp_path / "run")
+        train_tasks(trainer(views, levels=5), tmp_path / "run")
 
 
 def test_groups_that_are_missing_are_shown_grey(

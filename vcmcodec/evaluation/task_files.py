@@ -15,7 +15,7 @@ from vcmcodec.feature_parts import check_split
 from vcmcodec.models import find_tasks, load_model
 from vcmcodec.vision.predictions import Predictions
 
-FROM_FILE = "from the file, no pixels"
+FROM_FILE = "from the file"
 FLOAT_BYTES = 4
 
 

@@ -210,7 +210,7 @@ class BottleneckCodec(nn.Module):
         FULL_PRECISION: parts of names of tensors that are stored in float32, not float16.
     """
 
-    FULL_PRECISION = ("log_inverse", "mean", "deviation", "enter", "leave")
+    FULL_PRECISION = ("log_inverse", "mean", "deviation")
 
     def __init__(
         self, shape: BottleneckShape, lmbdas: tuple[float, ...], binding: str, network: str = ""

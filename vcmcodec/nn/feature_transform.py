@@ -1,12 +1,15 @@
 """From the decoded base latent to the tensor at a split point of the vision network.
 
-    latent /16, level, present -> 1x1 -> residual block at /16 -> 1x1 to 2x2 -> 3x3 to 2x2 at /8
-        -> residual blocks at /4 -> 3x3 down -> residual blocks at /8 = split tensor c3
+    latent /16, level -> residual blocks -> split to /8 -> residual block -> with `present`, a 3x3
+        of its own for each quarter of a cell -> 1x1 at /4
+        = what enters the stem's activation at /2 -> residual stages at /4 and /8 = split tensor c3
 
-What stands before the stage at stride 4 unpacks the latent, which is nearly a linear image of the
-picture, and starts as the best linear guess; what follows has the shape of the vision network's own
-stages c2 (without its first layer) and c3, and starts as a copy of them.  No pixel is made.
-Nothing here decides a symbol, so a better transform may replace this one without breaking a file.
+Up to the 3x3 stand the layers of the picture codec's own synthesis at its narrowest width: behind
+them a picture is a linear image of what they give, the same in every cell, and what enters the
+stem's activation is one of the picture.  So the 3x3 and the 1x1 start as the best linear guess, and
+no pixel is made.  What follows has the shape of the vision network's own stages c2 and c3.  All but
+the guess starts as a copy.  Nothing here decides a symbol, so a better transform may replace this
+one without breaking a file.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vcmcodec.nn.blocks import SlimmableBlock, SlimmableLinear
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
+from vcmcodec.nn.transforms import Synthesis, split_2x2
 
 LATENT_STRIDE, SPLIT_STRIDE = 16, 8
 
@@ -32,9 +37,10 @@ class FeatureTransformConfig:
         levels: trained rate levels of the codec that the latent comes from.
         channels: channels of the split tensor c3, at stride 8.
         early: channels of the vision network's c2, at stride 4.
-        width: channels of the block at stride 16.
-        blocks: residual blocks at stride 16.
-        unpacked: channels at stride 8 on the way to stride 4.
+        stem: channels of its stem, at stride 2.
+        blocks, halves, fine_blocks: residual blocks at stride 16, channels and residual blocks at
+            stride 8, as in the codec's synthesis at its narrowest width.
+        quarters: channels on the way at stride 4.
         early_blocks, split_blocks: residual blocks of the vision network's c2 and c3.
     """
 
@@ -42,11 +48,13 @@ class FeatureTransformConfig:
     levels: int = 8
     channels: int = 64
     early: int = 32
-    width: int = 96
-    blocks: int = 1
-    unpacked: int = 64
-    early_blocks: int = 1
-    split_blocks: int = 1
+    stem: int = 32
+    blocks: int = 3
+    halves: int = 48
+    fine_blocks: int = 1
+    quarters: int = 56
+    early_blocks: int = 2
+    split_blocks: int = 2
 
 
 def level_features(level: Level, levels: int) -> Tensor:
@@ -59,27 +67,17 @@ def level_features(level: Level, levels: int) -> Tensor:
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, ReLU inside; behind it an activation, or nothing.
+    """Two 3x3 convolutions beside a shortcut, ReLU inside; an activation behind."""
 
-    Where nothing is behind it, it starts as the identity.
-    """
-
-    def __init__(self, channels: int, act: Callable[[Tensor], Tensor] | None = F.silu) -> None:
+    def __init__(self, channels: int, act: Callable[[Tensor], Tensor] = F.silu) -> None:
         super().__init__()
         self.act = act
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        for layer, gain in ((self.first, 1.0), (self.second, 0.2 if act else 0.0)):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-            with torch.no_grad():
-                layer.weight.mul_(gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) to the same shape."""
-        x = x + self.second(F.relu(self.first(x)))
-        return self.act(x) if self.act else x
+        return self.act(x + self.second(F.relu(self.first(x))))
 
 
 def _before_last(channels: int, blocks: int) -> nn.Sequential:
@@ -88,27 +86,22 @@ def _before_last(channels: int, blocks: int) -> nn.Sequential:
 
 
 class FeatureTransform(nn.Module):
-    """Base latent of some cells -> the split tensor `c3` of a picture of those cells.
-
-    Attributes:
-        mean, scale: (base channels,) buffers: (latent - mean) * scale is about normal; set them
-            with `adapt` before training.
-    """
-
-    mean: Tensor
-    scale: Tensor
+    """Base latent of some cells -> the split tensor `c3` of a picture of those cells."""
 
     def __init__(self, config: FeatureTransformConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or FeatureTransformConfig()
-        self.register_buffer("mean", torch.zeros(config.base_channels))
-        self.register_buffer("scale", torch.ones(config.base_channels))
-        self.entry = nn.Conv2d(config.base_channels + 1, config.width, 1)
-        self.level = nn.Linear(config.levels, config.width, bias=False)
+        base, halves = config.base_channels, config.halves
+        self.level = nn.Linear(config.levels, base, bias=False)
         nn.init.zeros_(self.level.weight)
-        self.blocks = nn.Sequential(*(_Residual(config.width, None) for _ in range(config.blocks)))
-        self.spread = nn.Conv2d(config.width, 4 * config.unpacked, 1)
-        self.unpack = nn.Conv2d(config.unpacked, 4 * config.early, 3, padding=1)
+        self.blocks = nn.ModuleList(SlimmableBlock(base) for _ in range(config.blocks))
+        self.part = SlimmableLinear(base, 4 * halves)
+        self.fine_blocks = nn.ModuleList(SlimmableBlock(halves) for _ in range(config.fine_blocks))
+        self.guess = nn.ModuleList(  # one for each place in a cell: the lapped filter spans a cell
+            nn.Conv2d(halves + 1, 4 * config.quarters, 3, stride=2) for _ in range(4)
+        )
+        self.rise = nn.Conv2d(config.quarters, 4 * config.stem, 1)
+        self.descend = nn.Conv2d(config.stem, config.early, 3, stride=2, padding=1)
         self.early_first = _before_last(config.early, config.early_blocks)
         self.early = _Residual(config.early)
         self.down = nn.Conv2d(config.early, config.channels, 3, stride=2, padding=1)
@@ -116,58 +109,64 @@ class FeatureTransform(nn.Module):
         self.split = _Residual(config.channels)
 
     @torch.no_grad()
-    def adapt(self, latent: Tensor) -> None:
-        """Set mean and scale from latents, (..., base channels)."""
-        flat = latent.reshape(-1, latent.shape[-1])
-        self.mean.copy_(flat.mean(0))
-        self.scale.copy_(1 / flat.std(0).clamp(min=1e-3))
+    def start_from_synthesis(self, synthesis: Synthesis) -> None:
+        """Copy the layers at strides 16 and 8 of a picture codec's synthesis, narrowest width."""
+        for own, others in (
+            (self.blocks, synthesis.latent_blocks),
+            (self.fine_blocks, synthesis.trunk_blocks),
+        ):
+            for mine, other in zip(own, others, strict=True):
+                assert isinstance(mine, SlimmableBlock)
+                assert isinstance(other, SlimmableBlock)
+                channels = len(mine.taps)
+                mine.taps.copy_(other.taps[:channels])
+                mine.taps_bias.copy_(other.taps_bias[:channels])
+                _copy_corner(mine.expand, other.expand)
+                _copy_corner(mine.reduce, other.reduce)
+        _copy_corner(self.part, synthesis.split)
 
     @torch.no_grad()
-    def start_unpacking(self, latent: Tensor, wanted: Tensor) -> None:
-        """Begin with the best linear guess, cell by cell, of what enters the stage at stride 4.
-
-        The guess, (4 x 4 positions) x channels a cell, goes through `unpacked` channels at stride
-        8: the principal components of its 2 x 2 positions.
+    def start_guess(self, latent: Tensor, wanted: Tensor) -> None:
+        """Begin with the best linear guess, from 3 x 3 halves of cells, of what enters the stem.
 
         Args:
-            latent: (N, rows, columns, base channels), dequantised, after `adapt`.
-            wanted: (N, early, 4 * rows, 4 * columns), before the activation.
+            latent: (N, rows, columns, base channels), dequantised, after `start_from_synthesis`.
+            wanted: (N, stem, 8 * rows, 8 * columns).
         """
         config = self.config
-        known = ((latent - self.mean) * self.scale).reshape(-1, config.base_channels)
-        known = torch.cat((known, torch.ones(len(known), 1)), 1).double()
-        # (N, early * 4, 2 rows, 2 columns), then the four of a cell as blocks of early * 4
-        halves = F.pixel_unshuffle(wanted.double(), 2)
-        cells = torch.stack([halves[:, :, y::2, x::2] for y in (0, 1) for x in (0, 1)], 1)
-        cells = cells.permute(0, 3, 4, 1, 2).reshape(len(known), 4, -1)
-        gram = known.T @ known
-        ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-        guess = torch.linalg.solve(gram + ridge, known.T @ cells.flatten(1))
-        said = (known @ guess).reshape(-1, cells.shape[-1])
-        middle = cells.mean((0, 1))
-        _, vectors = torch.linalg.eigh((said - middle).T @ (said - middle))
-        basis = vectors.flip(1)[:, : config.unpacked]
-        spread = guess.reshape(-1, 4, len(middle)) @ basis
-        spread[-1] -= middle @ basis
-        self._write_unpacking(spread, basis, middle)
-
-    def _write_unpacking(self, spread: Tensor, basis: Tensor, middle: Tensor) -> None:
-        """Set layers: spread (base channels + 1, 4, k), the constant last; basis (early * 4, k)."""
-        count = self.config.base_channels
-        for layer in (self.entry, self.spread, self.unpack):
-            nn.init.normal_(layer.weight, std=1e-3)
+        known = self._halves(latent, torch.zeros(config.levels), torch.ones_like(latent[..., :1]))
+        # (N, stem * 4, 4 rows, 4 columns), then (cells, 4 halves, 4 quarters, stem * 4)
+        quarters = F.pixel_unshuffle(wanted.double(), 2)
+        parts = torch.stack([torch.stack(_grids(half), 1) for half in _grids(quarters, 4)], 1)
+        parts = parts.permute(0, 4, 5, 1, 2, 3).flatten(0, 2)
+        guesses, said = [], []
+        for place in range(4):
+            around = _around(known, place).flatten(0, 1).double()
+            around = torch.cat((around, torch.ones_like(around[:, :1])), 1)
+            gram = around.T @ around
+            ridge = 1e-4 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+            guesses.append(torch.linalg.solve(gram + ridge, around.T @ parts[:, place].flatten(1)))
+            said.append((around @ guesses[-1]).reshape(-1, parts.shape[-1]))
+        middle = parts.mean((0, 1, 2))
+        spread = torch.cat(said) - middle
+        _, vectors = torch.linalg.eigh(spread.T @ spread)
+        basis = vectors.flip(1)[:, : config.quarters]
+        kept = basis.shape[1]
+        for layer, guess in zip(self.guess, guesses, strict=True):
+            assert isinstance(layer, nn.Conv2d)
             assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-        self.entry.weight[:count, :count, 0, 0] += torch.eye(count)
-        assert self.spread.bias is not None
-        assert self.unpack.bias is not None
-        for where in range(4):  # pixel_shuffle reads channel c * 4 + where
-            for k in range(spread.shape[2]):
-                row = k * 4 + where
-                self.spread.weight[row, :count, 0, 0] = spread[:-1, where, k].float()
-                self.spread.bias[row] = spread[-1, where, k].float()
-        self.unpack.weight[:, : basis.shape[1], 1, 1] += basis.float()
-        self.unpack.bias.copy_(middle.float())
+            nn.init.normal_(layer.weight, std=1e-3)
+            coefficients = guess.reshape(-1, 4, len(middle)) @ basis
+            coefficients[-1] -= middle @ basis
+            rows = coefficients.permute(2, 1, 0)  # (quarters, 4 corners, inputs and the constant)
+            shape = (4 * kept, *layer.weight.shape[1:])
+            layer.weight[: 4 * kept] = rows[..., :-1].reshape(shape).float()
+            layer.bias[: 4 * kept] = rows[..., -1].reshape(-1).float()
+        nn.init.normal_(self.rise.weight, std=1e-3)
+        # pixel_unshuffle put stem and corner together as pixel_shuffle takes them apart
+        self.rise.weight[:, :kept, 0, 0] = basis.float()
+        assert self.rise.bias is not None
+        self.rise.bias.copy_(middle.float())
 
     @torch.no_grad()
     def start_from(self, stages: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -208,9 +207,51 @@ class FeatureTransform(nn.Module):
         self, latent: Tensor, level_features: Tensor, present: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What is rebuilt at stride 4 (the vision network's c2) and at stride 8 (its c3)."""
-        known = (latent - self.mean) * self.scale * present
-        x = self.entry(torch.cat((known, present), -1).permute(0, 3, 1, 2))
-        x = x + self.level(level_features).reshape(-1, self.config.width, 1, 1)
-        x = F.pixel_shuffle(self.spread(self.blocks(x)), 2)
-        early = self.early(self.early_first(F.silu(F.pixel_shuffle(self.unpack(x), 2))))
+        known = F.pad(self._halves(latent, level_features, present), (1, 1, 1, 1))
+        places = [
+            guess(known[:, :, place // 2 :, place % 2 :]) for place, guess in enumerate(self.guess)
+        ]
+        x = F.pixel_shuffle(torch.stack(places, 2).flatten(1, 2), 2)
+        x = F.pixel_shuffle(self.rise(F.pixel_shuffle(x, 2)), 2)
+        early = self.early(self.early_first(F.silu(self.descend(F.silu(x)))))
         return early, self.split(self.split_first(F.silu(self.down(early))))
+
+    def _halves(self, latent: Tensor, level_features: Tensor, present: Tensor) -> Tensor:
+        """What is known at stride 8, (N, halves + 1, h, w); last, what is there."""
+        x = latent * present + self.level(level_features).reshape(-1, 1, 1, latent.shape[-1])
+        for block in self.blocks:
+            x = block(x, None)
+        x = split_2x2(self.part(x, 4 * self.config.halves))
+        for block in self.fine_blocks:
+            x = block(x, None)
+        there = present.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        return torch.cat((x, there), -1).permute(0, 3, 1, 2)
+
+
+def _grids(x: Tensor, step: int = 2) -> list[Tensor]:
+    """Halves of cells, or quarters of halves, row by row.
+
+    With a step of 2: the four interleaved grids of (N, C, h, w).  With a step of 4: of every 4 x 4
+    the four 2 x 2, each (N, C, h / 2, w / 2).
+    """
+    if step == 2:
+        return [x[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    count, channels, height, width = x.shape
+    cells = x.reshape(count, channels, height // 4, 2, 2, width // 4, 2, 2)
+    return [
+        cells[:, :, :, row, :, :, column].reshape(count, channels, height // 2, width // 2)
+        for row in (0, 1)
+        for column in (0, 1)
+    ]
+
+
+def _around(known: Tensor, place: int) -> Tensor:
+    """3 x 3 halves around one half of each cell, (N, cells, C * 9)."""
+    padded = F.pad(known, (1, 1, 1, 1))[:, :, place // 2 :, place % 2 :]
+    return F.unfold(padded, 3, stride=2).transpose(1, 2)
+
+
+def _copy_corner(own: SlimmableLinear, other: SlimmableLinear) -> None:
+    outputs, inputs = own.weight.shape
+    own.weight.copy_(other.weight[:outputs, :inputs])
+    own.bias.copy_(other.bias[:outputs])

@@ -273,7 +273,7 @@ class PyramidCodec(LatentCodec):
     """
 
     KIND: ClassVar[str] = "pyramid codec"
-    FULL_PRECISION: ClassVar[tuple[str, ...]] = ("log_inverse", "scale", "enter", "leave")
+    FULL_PRECISION: ClassVar[tuple[str, ...]] = ("log_inverse", "scale")
     analysis: Fusion
     synthesis: Rebuild
 

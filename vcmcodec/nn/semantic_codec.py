@@ -121,7 +121,7 @@ class SemanticCodec(LatentCodec):
     """
 
     KIND: ClassVar[str] = "semantic codec"
-    FULL_PRECISION: ClassVar[tuple[str, ...]] = ("log_inverse", "scale", "enter", "leave")
+    FULL_PRECISION: ClassVar[tuple[str, ...]] = ("log_inverse", "scale")
     analysis: SemanticAnalysis
     synthesis: SemanticSynthesis
 

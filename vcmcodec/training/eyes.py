@@ -16,8 +16,9 @@ from vcmcodec.training.vision_losses import box_iou
 from vcmcodec.vision.network import VisionNetwork, VisionOutput
 from vcmcodec.vision.tasks.detection import flatten_levels
 
-# share of each depth in the distance; the outputs have shares of their own
-DEPTHS = {"c2": 0.3, "c3": 0.5, "c4": 1.0, "c5": 1.0, "p3": 1.0, "p4": 1.0, "p5": 1.0}
+# share of each depth in the distance, least where a base layer cannot know what is seen (fine
+# edges in c2 and c3); the outputs have shares of their own
+DEPTHS = {"c2": 0.1, "c3": 0.25, "c4": 1.0, "c5": 1.0, "p3": 1.0, "p4": 1.0, "p5": 1.0}
 CLASSES, BOXES, AREAS, PRESENCE = 0.06, 0.15, 0.4, 0.5
 LEAST_SCORE = 0.05
 

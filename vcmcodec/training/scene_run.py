@@ -35,7 +35,7 @@ from vcmcodec.training.scene import (
     parameter_groups,
     task_loss,
 )
-from vcmcodec.training.tasks import Views, early_input, own_stages, transform_shape
+from vcmcodec.training.tasks import Views, own_stages, stem_input, transform_shape
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 KLT_CROPS = 150
@@ -52,7 +52,7 @@ class Learned(nn.Module):
         self.codec = profile.build()
         latent = self.codec.latent
         self.prior = HyperPrior(latent.hyper)
-        shape = transform_shape(vision or VisionConfig(), latent.base_channels, latent.levels)
+        shape = transform_shape(vision or VisionConfig(), self.codec.transform, latent.levels)
         self.transform = FeatureTransform(shape)
 
 
@@ -245,8 +245,8 @@ class Looking:
             latents.append(outcome.base)
             views.append(images)
         seen = torch.cat(latents)
-        learned.transform.adapt(seen)
-        learned.transform.start_unpacking(seen, early_input(self.network, torch.cat(views)))
+        learned.transform.start_from_synthesis(learned.codec.synthesis)
+        learned.transform.start_guess(seen, stem_input(self.network, torch.cat(views)))
         learned.transform.start_from(own_stages(self.network))
 
 

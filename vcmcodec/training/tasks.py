@@ -23,6 +23,7 @@ from vcmcodec.errors import RequestError
 from vcmcodec.models import load_model
 from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
+from vcmcodec.nn.transforms import Synthesis, TransformShape
 from vcmcodec.pretrained import ModelFile
 from vcmcodec.profiles.scene import NAME as SCENE
 from vcmcodec.reader import Reader
@@ -54,7 +55,6 @@ class TasksRecipe:
         dropped: share of the batches in which groups are missing.
         rate, warmup, decay: step size, steps of growth, share of the steps in which it falls.
         weight_decay, clip, ema: of the optimiser, of gradients, of the averaged weights.
-        width, blocks: shape of the transform.
     """
 
     steps: int = 3000
@@ -62,14 +62,12 @@ class TasksRecipe:
     side: int = 256
     top_quality: float = 80.0
     dropped: float = 0.12
-    rate: float = 4e-4
+    rate: float = 1e-4
     warmup: int = 60
     decay: float = 0.5
     weight_decay: float = 0.01
     clip: float = 5.0
     ema: float = 0.995
-    width: int = 96
-    blocks: int = 1
     seed: int = 1
 
     def rate_at(self, step: int) -> float:
@@ -95,8 +93,8 @@ class Views:
 
 
 def own_stages(network: VisionNetwork) -> dict[str, tuple[Tensor, Tensor]]:
-    """Kernels and biases of a folded network's c2 (without its first) and c3, for `start_from`."""
-    parts: dict[str, ConvNorm] = {"down": _convolution(network.c3[0])}
+    """Kernels and biases of a folded network's c2 and c3, for `start_from`."""
+    parts = {"descend": _convolution(network.c2[0]), "down": _convolution(network.c3[0])}
     for stage, name in ((network.c2, "early"), (network.c3, "split")):
         *before, last = list(stage)[1:]
         blocks = {f"{name}_first.{i}": block for i, block in enumerate(before)} | {name: last}
@@ -111,19 +109,21 @@ def own_stages(network: VisionNetwork) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def transform_shape(
-    config: VisionConfig, base_channels: int, levels: int, **more: int
+    config: VisionConfig, codec: TransformShape, levels: int
 ) -> FeatureTransformConfig:
     """The feature transform's shape between a codec's base layer and a network's stages."""
     return FeatureTransformConfig(
-        base_channels=base_channels, levels=levels, channels=config.c3, early=config.c2,
-        early_blocks=config.blocks[0], split_blocks=config.blocks[1], **more,
+        base_channels=codec.latent[0], levels=levels, blocks=codec.latent_blocks,
+        halves=codec.trunk[0], fine_blocks=codec.trunk_blocks, channels=config.c3, early=config.c2,
+        stem=config.stem,
+        early_blocks=config.blocks[0], split_blocks=config.blocks[1],
     )  # fmt: skip
 
 
 @torch.no_grad()
-def early_input(network: VisionNetwork, rgb: Tensor) -> Tensor:
-    """What enters c2 of a folded network before its first activation, (N, c2, H / 4, W / 4)."""
-    return _convolution(network.c2[0]).conv(network.front_end(rgb, "stem")["stem"])
+def stem_input(network: VisionNetwork, rgb: Tensor) -> Tensor:
+    """What enters the activation of a folded network's stem, (N, stem, H / 2, W / 2)."""
+    return network.stem.conv((rgb - network.mean) * network.scale)
 
 
 def _convolution(layer: nn.Module) -> ConvNorm:
@@ -142,7 +142,7 @@ class TasksTrainer:
         vision: VisionNetwork,
         *,
         levels: int,
-        base_channels: int,
+        synthesis: Synthesis,
     ) -> None:
         """Measure how far features and latents spread, and begin with an untaught transform."""
         torch.manual_seed(recipe.seed)
@@ -150,14 +150,12 @@ class TasksTrainer:
         random = np.random.default_rng(recipe.seed)
         crops = [views.batch(4, random) for _ in range(12)]
         self.eyes = Eyes(vision, crops)
-        shape = transform_shape(
-            vision.config, base_channels, levels, width=recipe.width, blocks=recipe.blocks
-        )
+        shape = transform_shape(vision.config, synthesis.shape, levels)
         self.transform = FeatureTransform(shape)
         top = recipe.top_quality * RATE_LEVEL_MAX / 100
         seen = torch.cat([latents(crop, int(top * i / len(crops))) for i, crop in enumerate(crops)])
-        self.transform.adapt(seen)
-        self.transform.start_unpacking(seen, early_input(vision, torch.cat(crops)))
+        self.transform.start_from_synthesis(synthesis)
+        self.transform.start_guess(seen, stem_input(vision, torch.cat(crops)))
         self.transform.start_from(own_stages(vision))
         self.average = deepcopy(self.transform).requires_grad_(False)
         groups = parameter_groups(self.transform, recipe.weight_decay)
@@ -297,11 +295,11 @@ class Installed:
 
     def trainer(self, recipe: TasksRecipe, views: Views) -> TasksTrainer:
         """A trainer over real files: what is coded is decoded from its bytes."""
-        shape = load_model(SCENE, self.scene.id).codec.latent
+        codec = load_model(SCENE, self.scene.id).codec
         network = weights.load(pretrained.checked_path(self.vision)).network
         return TasksTrainer(
             recipe, self.latents, views, network,
-            levels=shape.levels, base_channels=shape.base_channels,
+            levels=codec.latent.levels, synthesis=codec.synthesis,
         )  # fmt: skip
 
     def latents(self, images: Tensor, rate_level: int) -> Tensor:
