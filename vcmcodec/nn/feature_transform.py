@@ -136,12 +136,14 @@ class FeatureTransform(nn.Module):
         config = self.config
         known = self._halves(latent, torch.zeros(config.levels), torch.ones_like(latent[..., :1]))
         # (N, stem * 4, 4 rows, 4 columns), then (cells, 4 halves, 4 quarters, stem * 4)
+        count, rows, columns, _ = latent.shape
+        size = 4 * config.stem
         quarters = F.pixel_unshuffle(wanted.double(), 2)
-        parts = torch.stack([torch.stack(_grids(half), 1) for half in _grids(quarters, 4)], 1)
-        parts = parts.permute(0, 4, 5, 1, 2, 3).flatten(0, 2)
+        nested = quarters.reshape(count, size, rows, 2, 2, columns, 2, 2)
+        parts = nested.permute(0, 2, 5, 3, 6, 4, 7, 1).reshape(-1, 4, 4, size)
         guesses, said = [], []
-        for place in range(4):
-            around = _around(known, place).flatten(0, 1).double()
+        for place, seen in enumerate(_places(known)):
+            around = F.unfold(seen, 3, stride=2).transpose(1, 2).flatten(0, 1).double()
             around = torch.cat((around, torch.ones_like(around[:, :1])), 1)
             gram = around.T @ around
             ridge = 1e-4 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
@@ -158,10 +160,10 @@ class FeatureTransform(nn.Module):
             nn.init.normal_(layer.weight, std=1e-3)
             coefficients = guess.reshape(-1, 4, len(middle)) @ basis
             coefficients[-1] -= middle @ basis
-            rows = coefficients.permute(2, 1, 0)  # (quarters, 4 corners, inputs and the constant)
+            turned = coefficients.permute(2, 1, 0)  # (quarters, 4 corners, inputs and the constant)
             shape = (4 * kept, *layer.weight.shape[1:])
-            layer.weight[: 4 * kept] = rows[..., :-1].reshape(shape).float()
-            layer.bias[: 4 * kept] = rows[..., -1].reshape(-1).float()
+            layer.weight[: 4 * kept] = turned[..., :-1].reshape(shape).float()
+            layer.bias[: 4 * kept] = turned[..., -1].reshape(-1).float()
         nn.init.normal_(self.rise.weight, std=1e-3)
         # pixel_unshuffle put stem and corner together as pixel_shuffle takes them apart
         self.rise.weight[:, :kept, 0, 0] = basis.float()
@@ -207,10 +209,8 @@ class FeatureTransform(nn.Module):
         self, latent: Tensor, level_features: Tensor, present: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What is rebuilt at stride 4 (the vision network's c2) and at stride 8 (its c3)."""
-        known = F.pad(self._halves(latent, level_features, present), (1, 1, 1, 1))
-        places = [
-            guess(known[:, :, place // 2 :, place % 2 :]) for place, guess in enumerate(self.guess)
-        ]
+        known = self._halves(latent, level_features, present)
+        places = [guess(seen) for guess, seen in zip(self.guess, _places(known), strict=True)]
         x = F.pixel_shuffle(torch.stack(places, 2).flatten(1, 2), 2)
         x = F.pixel_shuffle(self.rise(F.pixel_shuffle(x, 2)), 2)
         early = self.early(self.early_first(F.silu(self.descend(F.silu(x)))))
@@ -228,27 +228,10 @@ class FeatureTransform(nn.Module):
         return torch.cat((x, there), -1).permute(0, 3, 1, 2)
 
 
-def _grids(x: Tensor, step: int = 2) -> list[Tensor]:
-    """Halves of cells, or quarters of halves, row by row.
-
-    With a step of 2: the four interleaved grids of (N, C, h, w).  With a step of 4: of every 4 x 4
-    the four 2 x 2, each (N, C, h / 2, w / 2).
-    """
-    if step == 2:
-        return [x[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)]
-    count, channels, height, width = x.shape
-    cells = x.reshape(count, channels, height // 4, 2, 2, width // 4, 2, 2)
-    return [
-        cells[:, :, :, row, :, :, column].reshape(count, channels, height // 2, width // 2)
-        for row in (0, 1)
-        for column in (0, 1)
-    ]
-
-
-def _around(known: Tensor, place: int) -> Tensor:
-    """3 x 3 halves around one half of each cell, (N, cells, C * 9)."""
-    padded = F.pad(known, (1, 1, 1, 1))[:, :, place // 2 :, place % 2 :]
-    return F.unfold(padded, 3, stride=2).transpose(1, 2)
+def _places(known: Tensor) -> list[Tensor]:
+    """(N, C, h, w), padded and moved so that a 3x3 of stride 2 is around one half of each cell."""
+    padded = F.pad(known, (1, 1, 1, 1))
+    return [padded[:, :, row:, column:] for row in (0, 1) for column in (0, 1)]
 
 
 def _copy_corner(own: SlimmableLinear, other: SlimmableLinear) -> None:
