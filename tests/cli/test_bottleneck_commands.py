@@ -14,21 +14,18 @@ from safetensors import safe_open
 import bottleneck_model
 from conftest import Run
 from photographs import astronaut, photograph
-from vcmcodec import models
 from vcmcodec.cli.train_bottleneck import command as train
 from vcmcodec.profiles import bottleneck
 from vcmcodec.training import bottleneck_run
+from weights_folder import weights_from
 
 
 @pytest.fixture(scope="module", autouse=True)
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("weights")
     bottleneck_model.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCMCODEC_WEIGHTS", str(folder))
-        models._load.cache_clear()
+    with weights_from(folder):
         yield folder
-    models._load.cache_clear()
 
 
 @pytest.fixture

@@ -13,19 +13,16 @@ from safetensors import safe_open
 import pyramid_model
 from conftest import Run
 from photographs import astronaut, coffee
-from vcmcodec import models
 from vcmcodec.vision.network import crossing
+from weights_folder import weights_from
 
 
 @pytest.fixture(scope="module", autouse=True)
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("weights")
     pyramid_model.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCMCODEC_WEIGHTS", str(folder))
-        models._load.cache_clear()
+    with weights_from(folder):
         yield
-    models._load.cache_clear()
 
 
 @pytest.fixture

@@ -13,18 +13,15 @@ from safetensors import safe_open
 import semantic_model
 from conftest import Run
 from photographs import astronaut, coffee
-from vcmcodec import models
+from weights_folder import weights_from
 
 
 @pytest.fixture(scope="module", autouse=True)
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("weights")
     semantic_model.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCMCODEC_WEIGHTS", str(folder))
-        models._load.cache_clear()
+    with weights_from(folder):
         yield
-    models._load.cache_clear()
 
 
 def test_one_file_from_picture_to_results_and_features(vcm: Run, tmp_path: Path) -> None:

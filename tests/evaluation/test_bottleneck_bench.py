@@ -11,22 +11,19 @@ from hypothesis import strategies as st
 
 import bottleneck_model
 from photographs import astronaut, photograph
-from vcmcodec import models
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation import bottleneck_bench
 from vcmcodec.evaluation.corpora import NamedPicture
 from vcmcodec.evaluation.symbol_coding import count, entropy_bits, huffman_bits, huffman_lengths
+from weights_folder import weights_from
 
 
 @pytest.fixture(scope="module", autouse=True)
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("weights")
     bottleneck_model.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCMCODEC_WEIGHTS", str(folder))
-        models._load.cache_clear()
+    with weights_from(folder):
         yield
-    models._load.cache_clear()
 
 
 @settings(max_examples=60, deadline=None)

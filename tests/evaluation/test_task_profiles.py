@@ -19,7 +19,7 @@ import bottleneck_model
 import pyramid_model
 import semantic_model
 from photographs import photograph
-from vcmcodec import machine, models
+from vcmcodec import machine
 from vcmcodec.cli.main import vcm
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation import markdown, task_bench, task_costs, task_report, timing
@@ -34,6 +34,7 @@ from vcmcodec.evaluation.task_subjects import FLOOR, Outcome, Sides
 from vcmcodec.evaluation.timing import Timing
 from vcmcodec.vision.predictions import DetectedObject, Predictions
 from vcmcodec.vision.split import split_points
+from weights_folder import weights_from
 
 PIXELS = 48 * 64
 BOX = (8.0, 8.0, 24.0, 30.0)
@@ -217,11 +218,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("weights")
     for model in (pyramid_model, bottleneck_model, semantic_model):
         model.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCMCODEC_WEIGHTS", str(folder))
-        models._load.cache_clear()
+    with weights_from(folder):
         yield
-    models._load.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from vcmcodec.profiles import bottleneck
 from vcmcodec.profiles.features import place_groups
 from vcmcodec.vision.backend import Features
 from vcmcodec.vision.network import TASKS, crossing
+from weights_folder import weights_from
 
 SPLITS = bottleneck_model.SPLITS
 
@@ -33,11 +34,8 @@ SPLITS = bottleneck_model.SPLITS
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("weights")
     bottleneck_model.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCMCODEC_WEIGHTS", str(folder))
-        models._load.cache_clear()
+    with weights_from(folder):
         yield folder
-    models._load.cache_clear()
 
 
 def features_at(split: str) -> Features:

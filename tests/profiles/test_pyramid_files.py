@@ -12,7 +12,7 @@ import torch
 import pyramid_model
 import vcmcodec
 from photographs import astronaut, photograph, rewritten, substreams
-from vcmcodec import edit, feature_codec, models
+from vcmcodec import edit, feature_codec
 from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.parameters import FeatureParameters
@@ -24,17 +24,15 @@ from vcmcodec.vision import feature_files
 from vcmcodec.vision.backend import Features
 from vcmcodec.vision.geometry import InputGeometry
 from vcmcodec.vision.network import TASKS, crossing
+from weights_folder import weights_from
 
 
 @pytest.fixture(scope="module", autouse=True)
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("weights")
     pyramid_model.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCMCODEC_WEIGHTS", str(folder))
-        models._load.cache_clear()
+    with weights_from(folder):
         yield folder
-    models._load.cache_clear()
 
 
 @pytest.fixture(scope="module")

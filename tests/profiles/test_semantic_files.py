@@ -24,6 +24,7 @@ from vcmcodec.profiles.coding import EncodingCoder
 from vcmcodec.profiles.features import place_groups
 from vcmcodec.vision.backend import Features
 from vcmcodec.vision.geometry import prepare
+from weights_folder import weights_from
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,11 +32,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The semantic model alone: no vision network is installed beside it."""
     folder = tmp_path_factory.mktemp("weights")
     semantic_model.install(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCMCODEC_WEIGHTS", str(folder))
-        models._load.cache_clear()
+    with weights_from(folder):
         yield folder
-    models._load.cache_clear()
 
 
 @pytest.fixture(scope="module")
