@@ -50,7 +50,7 @@ def small_transform() -> FeatureTransform:
 
 
 def install(
-    folder: Path, *, scene: str | None = None, back: dict[str, torch.Tensor] | None = None,
+    folder: Path, *, scene: str | None = None, replaced: dict[str, torch.Tensor] | None = None,
     longer_side: int = 320,
 ) -> Path:  # fmt: skip
     """Fill a folder for `VCMCODEC_WEIGHTS`; the models in it fit the installed scene model."""
@@ -64,6 +64,6 @@ def install(
         scene=scene or pretrained.find(profile="scene").fingerprint,
         vision=vision,
         base_quality=QUALITIES,
-        back=back,
+        replaced=replaced,
     )
     return folder

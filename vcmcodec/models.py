@@ -160,16 +160,16 @@ def _load_tasks(model_id: str, path: Path, vision_path: Path, device: str) -> Ta
     from vcmcodec.nn.task_tensors import unpack
     from vcmcodec.vision import weights
 
-    transform, back, facts = unpack(*_read(path))
+    transform, replaced, facts = unpack(*_read(path))
     try:
         vision = weights.load(vision_path, device)
         transform = transform.to(device)
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"no device {device}: {str(error).splitlines()[0]}") from error
-    return TasksModel(model_id, transform, _with_back(vision, back, facts), facts)
+    return TasksModel(model_id, transform, _with(vision, replaced, facts), facts)
 
 
-def _with_back(vision: VisionModel, back: Mapping[str, Tensor], facts: TaskFacts) -> VisionModel:
+def _with(vision: VisionModel, replaced: Mapping[str, Tensor], facts: TaskFacts) -> VisionModel:
     """Replace tensors of a vision network that nobody else holds; returns it."""
     from vcmcodec.vision.split import split_points
 
@@ -183,7 +183,7 @@ def _with_back(vision: VisionModel, back: Mapping[str, Tensor], facts: TaskFacts
             f" {facts.split}, the vision network has {wanted}"
         )
     state = vision.network.state_dict()
-    for name, value in back.items():
+    for name, value in replaced.items():
         if name not in state or state[name].shape != value.shape:
             raise WeightsError(f"the vision network has no {name} of shape {tuple(value.shape)}")
         state[name].copy_(value)

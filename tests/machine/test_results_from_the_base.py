@@ -274,7 +274,7 @@ def test_back_end_tensors_take_the_place_of_the_networks_own(
     bias = small_network().fold().classification.out.bias.detach().clone()
     bias[7] = 9.0
     monkeypatch.setenv(
-        "VCMCODEC_WEIGHTS", str(install(tmp_path / "a", back={"classification.out.bias": bias}))
+        "VCMCODEC_WEIGHTS", str(install(tmp_path / "a", replaced={"classification.out.bias": bias}))
     )
     after = machine.analyze(file())
     assert after.objects == before.objects
@@ -282,7 +282,7 @@ def test_back_end_tensors_take_the_place_of_the_networks_own(
     assert (after.classes[0].label, after.classes[0].score > 0.99) == ("cat", True)
     for number, (name, value) in enumerate({"classification.in": bias, "c5.x": bias[:2]}.items()):
         monkeypatch.setenv(
-            "VCMCODEC_WEIGHTS", str(install(tmp_path / str(number), back={name: value}))
+            "VCMCODEC_WEIGHTS", str(install(tmp_path / str(number), replaced={name: value}))
         )
         with pytest.raises(WeightsError, match=name):
             machine.analyze(file())

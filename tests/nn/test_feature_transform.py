@@ -106,8 +106,8 @@ def test_what_enters_the_stem_starts_as_that_of_the_preview() -> None:
 
 
 def packed() -> bytes:
-    back = {"classification.out.bias": torch.arange(3.0)}
-    tensors, metadata = pack(small_transform(), base_quality=QUALITY, back=back, **FACTS)  # type: ignore[arg-type]
+    replaced = {"classification.out.bias": torch.arange(3.0)}
+    tensors, metadata = pack(small_transform(), base_quality=QUALITY, replaced=replaced, **FACTS)  # type: ignore[arg-type]
     return save(tensors, metadata)
 
 
@@ -117,11 +117,11 @@ def test_the_weight_file_gives_the_same_transform_back(tmp_path) -> None:  # typ
     assert packed() == path.read_bytes()
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    transform, back, facts = unpack(load(packed()), metadata)
+    transform, replaced, facts = unpack(load(packed()), metadata)
     assert (facts.scene, facts.vision, facts.split) == (FACTS["scene"], FACTS["vision"], "c3")
     assert facts.base_quality == QUALITY
-    assert back.keys() == {"classification.out.bias"}
-    assert torch.equal(back["classification.out.bias"], torch.arange(3.0))
+    assert replaced.keys() == {"classification.out.bias"}
+    assert torch.equal(replaced["classification.out.bias"], torch.arange(3.0))
     latent, present = torch.randn(1, 4, 6, 64), torch.ones(1, 4, 6, 1)
     features = level_features(Level(4000, 8), 8)
     with torch.no_grad():

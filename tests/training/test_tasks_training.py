@@ -54,6 +54,7 @@ def test_it_learns_and_the_network_stays(views: Views, tmp_path: Path) -> None:
     train_tasks(taught, tmp_path / "run", report=lines.append)
     assert [line["step"] for line in lines] == [20, 40, 60]
     assert lines[-1]["distance"] < 0.9 * lines[0]["distance"]
+    assert lines[-1]["preview"] < 0.9 * lines[0]["preview"]
     after = taught.eyes.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 

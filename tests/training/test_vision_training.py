@@ -23,17 +23,16 @@ from vcmcodec.training.blobs import BlobReader, BlobWriter
 from vcmcodec.training.loop import TrainingError
 from vcmcodec.training.vision import (
     CollapseWatch,
-    Phase,
-    VisionRecipe,
     VisionTrainer,
     batches_from,
     load_average,
     train_vision,
-    with_steps,
 )
 from vcmcodec.training.vision_batches import Batch, VisionBatches, sampling_weights
 from vcmcodec.training.vision_cache import record_key
 from vcmcodec.training.vision_pictures import Sample, decode_all, read_samples
+from vcmcodec.training.vision_recipe import Phase, VisionRecipe, with_steps
+from vcmcodec.training.vision_stages import DeepRecipe, StageLessons
 from vcmcodec.training.vision_teacher import Lesson, stage_loss, start_at_means, taught_features
 from vcmcodec.training.vision_views import (
     IGNORED,
@@ -311,15 +310,22 @@ def test_orthogonalised_momentum_has_even_singular_values() -> None:
     assert values.max() < 1.4
 
 
-def test_training_goes_on_where_it_stopped(data: Path, cache: Path, tmp_path: Path) -> None:
+DEEP = DeepRecipe(steps=3, side=64, size=2, replays=1, kept=2)
+
+
+@pytest.mark.parametrize("still", [10**9, 1])
+def test_training_goes_on_where_it_stopped(
+    data: Path, cache: Path, tmp_path: Path, still: int
+) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train_vision(RECIPE, data, cache, whole, look=look)
+    recipe = dataclasses.replace(RECIPE, still=still, deep=DEEP)
+    train_vision(recipe, data, cache, whole, look=look)
     steps = iter([False, False, True])
-    train_vision(RECIPE, data, cache, parts, look=look, should_stop=lambda: next(steps))
-    trainer = VisionTrainer(RECIPE, torch.device("cpu"), look)
+    train_vision(recipe, data, cache, parts, look=look, should_stop=lambda: next(steps))
+    trainer = VisionTrainer(recipe, torch.device("cpu"), look)
     trainer.load(parts / "last.pt")
     assert trainer.step == 3
-    train_vision(RECIPE, data, cache, parts, look=look)
+    train_vision(recipe, data, cache, parts, look=look)
     one, other = (torch.load(f / "last.pt", weights_only=True) for f in (whole, parts))
     assert one["step"] == other["step"] == 6
     for part in ("network", "average"):
@@ -327,6 +333,33 @@ def test_training_goes_on_where_it_stopped(data: Path, cache: Path, tmp_path: Pa
             torch.testing.assert_close(value, other[part][name], rtol=1e-3, atol=1e-3, msg=name)
     network, step = load_average(whole / "last.pt")
     assert (step, network.config) == (6, SMALL)
+
+
+def test_deep_stages_learn_alone(data: Path, cache: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, steps=40, warmup=1, decay=0.01, still=0, deep=DEEP)
+    trainer = VisionTrainer(recipe, torch.device("cpu"), look)
+    views = VisionBatches(data, cache, side=64, size=2, mosaic=0.0)
+    lessons = StageLessons(trainer.network, views, lambda rgb: look(rgb).stages, 1)
+    trainer.step = 1
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    losses = [trainer.deep_step(lessons)["deep"]]
+    trainer.step = 1
+    for _ in range(30):
+        losses.append(trainer.deep_step(lessons)["deep"])
+        trainer.step = 1  # the same batch again
+    assert losses[-1] < 0.7 * losses[0]
+    after = trainer.network.state_dict()
+    changed = {n.split(".")[0] for n in before if not torch.equal(before[n], after[n])}
+    assert changed == {"c4", "c5", "fpn"}
+
+
+def test_batches_of_deep_steps_are_new_and_old_ones() -> None:
+    recipe = DeepRecipe(replays=3, kept=5)
+    numbers = [recipe.number(step, seed=2) for step in range(400)]
+    assert numbers[::4] == list(range(100))
+    for step, number in enumerate(numbers):
+        assert max(0, step // 4 - 4) <= number <= step // 4
+    assert len(set(numbers[201:204] + numbers[205:208] + numbers[209:212])) > 3
 
 
 def test_a_few_steps_on_one_batch_lower_every_kind_of_loss(data: Path, cache: Path) -> None:
@@ -418,6 +451,7 @@ def test_the_command_trains_and_exports(
 
         def __init__(self, folder: Path, device: torch.device) -> None:
             self.look = partial(look, config=VisionConfig())
+            self.stages = lambda rgb: self.look(rgb).stages
 
     monkeypatch.setattr("vcmcodec.training.vision_teacher.Teachers", Made)
     run, target = tmp_path / "run", tmp_path / "weights"

@@ -1,4 +1,4 @@
-"""`vcm train tasks`: teach the feature transform that takes base layers to the vision network."""
+"""`vcm train tasks`: teach what takes base layers to the vision network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def command(
     vision: str | None, steps: int | None, minutes: float | None, threads: int, seed: int,
     target: Path | None, qualities: tuple[str, ...], model: str, quiet: bool,
 ) -> int:  # fmt: skip
-    r"""Teach the transform from decoded base layers to a split point of the vision network.
+    r"""Teach what takes base layers to the vision network.
+
+    Small pictures are seen through a transform from their latents, larger ones through stages of
+    the network that learn on previews.
 
     \b
       vcm train tasks --data photos/ --objects voc/ --run runs/tasks
@@ -65,9 +68,9 @@ def command(
     pair = tasks.Installed.find(scene, vision)
     trainer = pair.trainer(recipe, tasks.Views(data, objects, recipe.side))
     with training_view(recipe.steps, quiet) as view:
-        transform = tasks.train_tasks(trainer, folder, minutes=minutes, report=view)
+        taught = tasks.train_tasks(trainer, folder, minutes=minutes, report=view)
     if target is not None:
-        path = pair.export(transform, target, model, base_quality=chosen, steps=trainer.step)
+        path = pair.export(taught, target, model, base_quality=chosen, steps=trainer.step)
         if not quiet:
             show.say(f"{path.name}: {path.stat().st_size:,} bytes")
     return 0

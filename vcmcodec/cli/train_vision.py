@@ -73,16 +73,16 @@ def command(
     """
     import torch
 
-    from vcmcodec.training import vision, vision_cache, vision_export
+    from vcmcodec.training import vision, vision_cache, vision_export, vision_recipe
     from vcmcodec.training.vision_pictures import read_samples
     from vcmcodec.training.vision_teacher import Teachers
 
     torch.set_num_threads(threads)
-    recipe = dataclasses.replace(vision.RECIPES[name], seed=seed)
+    recipe = dataclasses.replace(vision_recipe.RECIPES[name], seed=seed)
     if steps is not None:
-        recipe = vision.with_steps(recipe, steps)
+        recipe = vision_recipe.with_steps(recipe, steps)
     if batch_scale != 1.0:
-        recipe = vision.with_batches(recipe, batch_scale)
+        recipe = vision_recipe.with_batches(recipe, batch_scale)
     cache, teachers = cache or folder / "cache", teachers or data / "teachers"
     if not (cache / "pictures.json").exists():
         if not quiet:
@@ -92,10 +92,11 @@ def command(
                 data, teachers, cache, device=device,
                 progress=lambda done, total: view({"step": done, "total": total}),
             )  # fmt: skip
-    look = Teachers(teachers, torch.device(device)).look
+    taught_by = Teachers(teachers, torch.device(device))
     with training_view(recipe.steps, quiet) as view:
         last = vision.train_vision(
-            recipe, data, cache, folder, look=look, device=device, workers=workers, minutes=minutes,
+            recipe, data, cache, folder, look=taught_by.look, look_at_stages=taught_by.stages,
+            device=device, workers=workers, minutes=minutes,
             report=_Reporter(view), should_stop=_stop_on_signal(),
         )  # fmt: skip
     if target is not None:

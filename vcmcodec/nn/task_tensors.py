@@ -1,8 +1,8 @@
 """A feature transform as named tensors: what the tasks model of a codec and a vision network is.
 
 It fits one picture model (whose base latent it reads) and one vision network (whose split tensor
-it makes); both are named by their fingerprints.  Where training the rest of the vision network
-helped as well, the replaced tensors stand beside it as `back.<name>`.
+it makes); both are named by their fingerprints.  Tensors of the vision network that were trained as
+well (its first stages, for previews) stand beside it as `replaced.<name>`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConf
 
 FORMAT = "vcm-tasks-1"
 KEY = "tasks"  # one entry: safetensors writes several in an order that changes
-BACK = "back."
+REPLACED = "replaced."
 OWN = "transform."
 # Kept in float32: they carry the whole signal.
 FULL_PRECISION = ("mean", "scale", "bias")
@@ -53,7 +53,7 @@ def pack(
     scene: str,
     vision: str,
     base_quality: Mapping[str, float],
-    back: Mapping[str, Tensor] | None = None,
+    replaced: Mapping[str, Tensor] | None = None,
     split: str = "c3",
     facts: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -64,12 +64,12 @@ def pack(
         scene: fingerprint of the picture model, 16 hexadecimal digits.
         vision: fingerprint of the vision network.
         base_quality: task -> default quality of the base layer.
-        back: tensors that take the place of the (folded) vision network's own, by its names.
+        replaced: tensors that take the place of the (folded) vision network's own, by its names.
         split: split point of the vision network.
         facts: for the model card.
     """
     named = {OWN + name: value for name, value in transform.state_dict().items()}
-    named |= {BACK + name: value for name, value in (back or {}).items()}
+    named |= {REPLACED + name: value for name, value in (replaced or {}).items()}
     tensors = {}
     for name, value in named.items():
         whole = name.endswith(FULL_PRECISION)
@@ -125,5 +125,9 @@ def unpack(
         transform.load_state_dict(own)
     except (RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"these are not the weights of a tasks model: {error}") from error
-    back = {k.removeprefix(BACK): v.float() for k, v in tensors.items() if k.startswith(BACK)}
-    return transform.eval().requires_grad_(False), back, facts
+    replaced = {
+        name.removeprefix(REPLACED): value.float()
+        for name, value in tensors.items()
+        if name.startswith(REPLACED)
+    }
+    return transform.eval().requires_grad_(False), replaced, facts

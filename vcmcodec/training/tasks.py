@@ -1,8 +1,9 @@
-"""Training of the feature transform: from base latents to what a vision network sees.
+"""Training of what takes base layers to a vision network: feature transform and preview front.
 
 Codec and vision network stand still.  Every step codes views at random levels, now and then with
-groups left out, rebuilds the split tensor from the decoded base latents, and compares what the
-rest of the network makes of it with what it makes of the clean views (`eyes`).
+groups left out, rebuilds the split tensor twice, from the decoded base latents and from their
+previews, and compares what the rest of the network makes of it with what it makes of the clean
+views (`eyes`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from vcmcodec.training.eyes import Eyes, task_features
 from vcmcodec.training.loop import Log, TrainingError, warm_stable_decay
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.photographs import PhotographCrops, random_labels
+from vcmcodec.training.preview_front import PreviewFront, previews, random_side, reduced
 from vcmcodec.vision import weights
 from vcmcodec.vision.backend import PROFILE as VISION
 from vcmcodec.vision.layers import ConvNorm, Residual
@@ -54,6 +56,7 @@ class TasksRecipe:
             a third of it, where most machines' files are.
         dropped: share of the batches in which groups are missing.
         rate, warmup, decay: step size, steps of growth, share of the steps in which it falls.
+        front: step size of the preview front, in `rate`.
         weight_decay, clip, ema: of the optimiser, of gradients, of the averaged weights.
     """
 
@@ -63,6 +66,7 @@ class TasksRecipe:
     top_quality: float = 80.0
     dropped: float = 0.12
     rate: float = 1e-4
+    front: float = 2.0
     warmup: int = 60
     decay: float = 0.5
     weight_decay: float = 0.01
@@ -131,8 +135,16 @@ def _convolution(layer: nn.Module) -> ConvNorm:
     return layer
 
 
+class Taught(nn.Module):
+    """What is learned: the feature transform and the preview front."""
+
+    def __init__(self, transform: FeatureTransform, front: PreviewFront) -> None:
+        super().__init__()
+        self.transform, self.front = transform, front
+
+
 class TasksTrainer:
-    """Transform, averaged transform, optimiser and the place in the run."""
+    """What is taught, its average, the optimiser and the place in the run."""
 
     def __init__(
         self,
@@ -157,8 +169,14 @@ class TasksTrainer:
         self.transform.start_from_synthesis(synthesis)
         self.transform.start_guess(seen, stem_input(vision, torch.cat(crops)))
         self.transform.start_from(own_stages(vision))
-        self.average = deepcopy(self.transform).requires_grad_(False)
-        groups = parameter_groups(self.transform, recipe.weight_decay)
+        self.synthesis = synthesis
+        self.taught = Taught(self.transform, PreviewFront(vision))
+        self.average = deepcopy(self.taught).requires_grad_(False)
+        groups = [
+            group | {"pace": pace}
+            for part, pace in ((self.transform, 1.0), (self.taught.front, recipe.front))
+            for group in parameter_groups(part, recipe.weight_decay)
+        ]
         self.optimiser = MuonAdamW(groups, recipe.rate)
 
     def train_step(self) -> dict[str, float]:
@@ -170,45 +188,50 @@ class TasksTrainer:
         rate_level = int(top * random.random() * (1.0 if random.random() < 0.5 else 1 / 3))
         latent = self.latents(images, rate_level)
         present = torch.ones(*latent.shape[:3], 1)
+        seen_pixels = previews(self.synthesis, latent)
         if random.random() < recipe.dropped:
             labels = random_labels(latent.shape[1], latent.shape[2], random)
             left = labels != random.integers(labels.max() + 1)
             present = present * torch.from_numpy(left).float()[None, :, :, None]
             shown = torch.from_numpy(np.kron(left, np.ones((CELL, CELL)))).float()
             images = images * shown + GREY * (1 - shown)
+            seen_pixels = seen_pixels * shown + GREY * (1 - shown)
         level = Level(rate_level, self.transform.config.levels)
         early, split = task_features(self.transform, latent * present, level, present)
         seen = self.eyes.decoded(early, split)
         distance, parts = self.eyes.distance(seen, self.eyes.clean(images))
-        self._descend(distance)
+        side = random_side(recipe.side, random)
+        shown_twice = self.eyes.decoded(*self.taught.front(reduced(seen_pixels, side)))
+        away, _ = self.eyes.distance(shown_twice, self.eyes.clean(reduced(images, side)))
+        self._descend(distance + away)
         third = min(2, int(3 * rate_level / (top + 1)))
         return {
             "distance": float(distance.detach()),
             **parts,
             f"distance_{third}": float(distance.detach()),
+            "preview": float(away.detach()),
+            f"preview_{third}": float(away.detach()),
         }
 
     def _descend(self, loss: Tensor) -> None:
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate_at(self.step)
+            group["lr"] = self.recipe.rate_at(self.step) * group["pace"]
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.transform.parameters(), self.recipe.clip)
+        norm = nn.utils.clip_grad_norm_(self.taught.parameters(), self.recipe.clip)
         if not torch.isfinite(norm):
             raise TrainingError(f"step {self.step}: loss or gradient is not finite")
         self.optimiser.step()
         self.step += 1
         decay = min(self.recipe.ema, (1 + self.step) / (20 + self.step))
         with torch.no_grad():
-            for old, new in zip(
-                self.average.parameters(), self.transform.parameters(), strict=True
-            ):
+            for old, new in zip(self.average.parameters(), self.taught.parameters(), strict=True):
                 old.lerp_(new, 1 - decay)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; the file appears whole or not at all."""
         state = {
-            "transform": self.transform.state_dict(),
+            "taught": self.taught.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "config": asdict(self.transform.config),
@@ -223,7 +246,7 @@ class TasksTrainer:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["config"] != asdict(self.transform.config):
             raise RequestError(f"{path} is a checkpoint of a transform of another shape")
-        self.transform.load_state_dict(state["transform"])
+        self.taught.load_state_dict(state["taught"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
@@ -235,8 +258,8 @@ def train_tasks(
     *,
     minutes: float | None = None,
     report: Callable[[dict[str, float]], None] = lambda line: None,
-) -> FeatureTransform:
-    """Train, or go on where the run stopped; returns the averaged transform.
+) -> Taught:
+    """Train, or go on where the run stopped; returns the average.
 
     Args:
         trainer: at its start; the state of an earlier run is loaded into it.
@@ -313,11 +336,12 @@ class Installed:
         return torch.stack(found).clone()  # no tensor of inference mode
 
     def export(
-        self, transform: FeatureTransform, folder: Path, model_id: str, *,
+        self, taught: Taught, folder: Path, model_id: str, *,
         base_quality: dict[str, float], steps: int,
     ) -> Path:  # fmt: skip
-        """Write a transform as a tasks model; returns the weight file's path."""
+        """Write what was taught as a tasks model; returns the weight file's path."""
         return tasks_export.export(
-            transform, folder, model_id, scene=self.scene.fingerprint,
-            vision=self.vision.fingerprint, base_quality=base_quality, facts={"steps": steps},
+            taught.transform, folder, model_id, scene=self.scene.fingerprint,
+            vision=self.vision.fingerprint, base_quality=base_quality,
+            replaced=taught.front.tensors(), facts={"steps": steps},
         )  # fmt: skip

@@ -26,7 +26,7 @@ def export(
     scene: str,
     vision: str,
     base_quality: Mapping[str, float],
-    back: Mapping[str, Tensor] | None = None,
+    replaced: Mapping[str, Tensor] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a tasks model, and its line in the manifest.
@@ -38,8 +38,8 @@ def export(
         scene: fingerprint of the picture model, 16 hexadecimal digits, as its manifest has it.
         vision: fingerprint of the vision network, likewise.
         base_quality: task -> default quality of the base layer, for every machine task.
-        back: tensors of the vision network behind the split point that were trained as well, by
-            the names of the folded network's state dictionary.
+        replaced: tensors of the vision network that were trained as well, by the names of the
+            folded network's state dictionary.
         facts: for the model card.
 
     Returns:
@@ -51,8 +51,9 @@ def export(
     if set(base_quality) != set(TASKS):
         raise RequestError(f"a default quality is needed for each of {', '.join(TASKS)}")
     tensors, metadata = pack(
-        transform, scene=scene, vision=vision, base_quality=base_quality, back=back, facts=facts
-    )
+        transform, scene=scene, vision=vision, base_quality=base_quality, replaced=replaced,
+        facts=facts,
+    )  # fmt: skip
     unpack(tensors, metadata)  # a weight file that cannot be read back is not written
     blob = save(tensors, metadata)
     enter(

@@ -13,14 +13,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from vcmcodec.errors import RequestError
-from vcmcodec.training.loop import Log, TrainingError, warm_stable_decay
+from vcmcodec.training.loop import Log, TrainingError
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.vision_batches import Batch, VisionBatches
 from vcmcodec.training.vision_losses import (
@@ -31,97 +31,13 @@ from vcmcodec.training.vision_losses import (
     taught_mask_loss,
     taught_presence_loss,
 )
+from vcmcodec.training.vision_recipe import VisionRecipe
+from vcmcodec.training.vision_stages import LookAtStages, StageLessons, deep_losses
 from vcmcodec.training.vision_teacher import Lesson, stage_loss, start_at_means, taught_features
 from vcmcodec.vision.layers import channels_last
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 Look = Callable[[Tensor], Lesson]
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Steps up to `until` use square views of `side` pixels, `size` a batch."""
-
-    until: int
-    side: int
-    size: int
-
-
-@dataclass(frozen=True)
-class VisionRecipe:
-    """Every number of the training.
-
-    Attributes:
-        steps: length of the run.
-        phases: view sizes, small first: small views teach most a second.
-        rate: step size in the stable part.
-        warmup: steps of linear growth.
-        decay: share of the steps in which the rate falls to zero (half a cosine).
-        forced: until the first of these steps every stage is taught on the teacher's features, not
-            on those of the stages in front of it; from the second on never; linear between.
-        through: share of a stage's gradient that goes on to the stage before.
-        weight_decay: on convolution weights.
-        clip: largest gradient norm.
-        ema: decay of the averaged weights that are kept.
-        mosaic: share of mosaics until the decay; half of it afterwards.
-        zoom: range of the picture's longer side over the view's.
-        teach: weights of the stages' distance to the teacher's at the start and at the end.
-        taught: weight of the detector's word on every cell.
-        detection, box, segmentation, soft, presence: weights of the other losses.
-        seed: of the network's start and of the batches.
-        config: shape of the network.
-    """
-
-    steps: int = 9000
-    phases: tuple[Phase, ...] = (Phase(5400, 256, 8), Phase(10**9, 320, 6))
-    rate: float = 2.5e-3
-    warmup: int = 100
-    decay: float = 0.4
-    forced: tuple[int, int] = (600, 2000)
-    through: float = 0.2
-    weight_decay: float = 0.03
-    clip: float = 10.0
-    ema: float = 0.998
-    mosaic: float = 0.15
-    zoom: tuple[float, float] = (0.9, 2.0)
-    teach: tuple[float, float] = (8.0, 4.0)
-    taught: float = 0.5
-    detection: float = 0.15
-    box: float = 2.0
-    segmentation: float = 0.7
-    soft: float = 2.0
-    presence: float = 0.1
-    seed: int = 1
-    config: VisionConfig = field(default_factory=VisionConfig)
-
-    def rate_at(self, step: int) -> float:
-        """Step size at a step."""
-        return self.rate * warm_stable_decay(step, self.steps, self.warmup, self.decay)
-
-    def forced_at(self, step: int) -> float:
-        """Share of the views whose stages see the teacher's features."""
-        first, last = self.forced
-        return min(1.0, max(0.0, (last - step) / max(1, last - first)))
-
-    def phase_at(self, step: int) -> Phase:
-        """The phase that a step belongs to."""
-        return next(phase for phase in self.phases if step < phase.until)
-
-
-# An hour or two on one CPU core: few views, so weak augmentation and small pictures.
-SHORT = VisionRecipe()
-# An accelerator: hundreds of views of each picture, so strong augmentation and true sizes.
-LONG = VisionRecipe(
-    steps=24000,
-    phases=(Phase(12000, 256, 64), Phase(19000, 320, 48), Phase(10**9, 416, 32)),
-    warmup=800,
-    decay=0.4,
-    ema=0.9995,
-    forced=(4000, 10000),
-    mosaic=0.4,
-    zoom=(0.6, 2.2),
-)
-RECIPES = {"short": SHORT, "long": LONG}
 
 
 class VisionTrainer:
@@ -136,6 +52,15 @@ class VisionTrainer:
         self.optimiser = MuonAdamW(parameter_groups(self.network, recipe.weight_decay), recipe.rate)
         self.seconds = 0.0
 
+    @property
+    def still(self) -> bool:
+        """Whether the front no longer learns."""
+        return self.step >= self.recipe.still
+
+    def goes_deep(self) -> bool:
+        """Whether in the next step only what lies behind the front learns."""
+        return self.still and self.step < self.recipe.still + self.recipe.deep.steps
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Each loss of one batch, weighted; their sum is what is minimised."""
         recipe, network = self.recipe, self.network
@@ -145,7 +70,7 @@ class VisionTrainer:
             random = torch.Generator().manual_seed(recipe.seed * 10**6 + self.step)
             chosen = torch.rand(len(batch.rgb), generator=random) < forced
             features, output = taught_features(
-                network, batch.rgb, lesson, chosen, forced, recipe.through
+                network, batch.rgb, lesson, chosen, forced, recipe.through, self.still
             )
         teach = [stage_loss(features[name], stage) for name, stage in lesson.stages.items()]
         done = self.step / recipe.steps
@@ -161,7 +86,7 @@ class VisionTrainer:
             "soft": recipe.soft * taught_mask_loss(output, batch, lesson),
             "presence": recipe.presence * presence_loss(output, batch),
             "taught_presence": recipe.presence * taught_presence_loss(output, lesson),
-            "teach": share * torch.stack(teach).mean(),
+            "teach": share * torch.stack(teach[2:] if self.still else teach).mean(),
         } | {f"stage_{n}": v.detach() for n, v in zip(lesson.stages, teach, strict=True)}
 
     def train_step(self, batch: Batch) -> dict[str, float]:
@@ -169,11 +94,28 @@ class VisionTrainer:
         if self.step == 0:
             start_at_means(self.network, batch.rgb, self.look(batch.rgb))
             self.average.load_state_dict(self.network.state_dict())
+        self._to_train()
+        return self._descend(self.losses(batch))
+
+    def deep_step(self, lessons: StageLessons) -> dict[str, float]:
+        """One step in which the stages behind c3 learn alone; returns their losses."""
+        recipe = self.recipe
+        self._to_train()
+        lesson = lessons[recipe.deep.number(self.step - recipe.still, recipe.seed)]
+        stages = deep_losses(self.network, lesson, recipe.through)
+        parts = {"deep": torch.stack(list(stages.values())).sum()}
+        return self._descend(parts | {f"stage_{n}": v.detach() for n, v in stages.items()})
+
+    def _to_train(self) -> None:
+        self.network.train()
+        if self.still:
+            for part in self.network.front:
+                part.eval()
+
+    def _descend(self, parts: dict[str, Tensor]) -> dict[str, float]:
         rate = self.recipe.rate_at(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.network.train()
-        parts = self.losses(batch)
         total = torch.stack([v for v in parts.values() if v.requires_grad]).sum()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
@@ -230,7 +172,7 @@ class CollapseWatch:
     def look(self, step: int, means: dict[str, float]) -> list[str]:
         """Warnings for the mean losses of the last steps."""
         warnings = []
-        for name in ("teach", "mask", "class"):
+        for name in means.keys() & {"teach", "mask", "class"}:
             first = self._first.setdefault(name, means[name])
             if step > 1500 and means[name] > 0.98 * first:
                 warnings.append(f"{name} loss has not fallen since the start")
@@ -270,6 +212,26 @@ def batches_from(
         step = end
 
 
+def _rows(
+    trainer: VisionTrainer, data: Path, cache: Path, workers: int, look: LookAtStages
+) -> Iterator[dict[str, float]]:
+    """Train to the recipe's end; the losses of every step."""
+    recipe, deep = trainer.recipe, trainer.recipe.deep
+    while trainer.step < recipe.steps:
+        if trainer.goes_deep():
+            views = VisionBatches(
+                data, cache, side=deep.side, size=deep.size, seed=recipe.seed + 1,
+                mosaic=recipe.mosaic, zoom=recipe.zoom,
+            )  # fmt: skip
+            lessons = StageLessons(trainer.network, views, look, deep.kept)
+            while trainer.goes_deep():
+                yield trainer.deep_step(lessons)
+        for batch in batches_from(recipe, data, cache, trainer.step, workers):
+            yield trainer.train_step(batch.to(trainer.device))
+            if trainer.goes_deep():
+                break
+
+
 def train_vision(
     recipe: VisionRecipe,
     data: Path,
@@ -277,6 +239,7 @@ def train_vision(
     run: Path,
     *,
     look: Look,
+    look_at_stages: LookAtStages | None = None,
     device: str = "cpu",
     workers: int = 0,
     minutes: float | None = None,
@@ -292,6 +255,7 @@ def train_vision(
         cache: folder written by `vision_cache.build`.
         run: folder for checkpoints, `log.jsonl` and TensorBoard events.
         look: shows a batch (N, 3, H, W) to the teachers; `Teachers.look`.
+        look_at_stages: the same, for what it says of stages alone; `Teachers.stages`.
         device: torch device.
         workers: processes that prepare batches; 0 prepares them in this one.
         minutes: stop (with a checkpoint) after so much time.
@@ -310,8 +274,8 @@ def train_vision(
     watch, sums, began = CollapseWatch(), _Means(), time.monotonic()
     mark = began
     log = Log(run, lambda line: None)
-    for batch in batches_from(recipe, data, cache, trainer.step, workers):
-        sums.add(trainer.train_step(batch.to(trainer.device)))
+    for row in _rows(trainer, data, cache, workers, look_at_stages or (lambda v: look(v).stages)):
+        sums.add(row)
         step, now = trainer.step, time.monotonic()
         trainer.seconds, mark = trainer.seconds + now - mark, now
         if step % 20 == 0:
@@ -340,25 +304,8 @@ class _Means:
     def take(self) -> dict[str, float]:
         """Mean of everything since the last call."""
         rows, self._rows = self._rows, []
-        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-
-
-def with_steps(recipe: VisionRecipe, steps: int) -> VisionRecipe:
-    """The recipe for a shorter or longer run, phases and forcing scaled alike."""
-    ratio = steps / recipe.steps
-    phases = tuple(
-        replace(phase, until=max(1, round(phase.until * ratio))) if phase.until < 10**9 else phase
-        for phase in recipe.phases
-    )
-    first, last = recipe.forced
-    forced = round(first * ratio), max(1, round(last * ratio))
-    return replace(recipe, steps=steps, phases=phases, forced=forced)
-
-
-def with_batches(recipe: VisionRecipe, scale: float) -> VisionRecipe:
-    """The recipe with every batch `scale` times as large and the step size by its root."""
-    phases = tuple(replace(p, size=max(1, round(p.size * scale))) for p in recipe.phases)
-    return replace(recipe, phases=phases, rate=recipe.rate * math.sqrt(scale))
+        common = [n for n in rows[0] if all(n in row for row in rows)]  # there are deep steps too
+        return {name: sum(row[name] for row in rows) / len(rows) for name in common}
 
 
 def load_average(path: Path) -> tuple[VisionNetwork, int]:

@@ -61,6 +61,14 @@ class Teachers:
         self.segmenter = channels_last(nets["segmenter"].to(device))
 
     @torch.no_grad()
+    def stages(self, rgb: Tensor) -> dict[str, Tensor]:
+        """The detector's features alone, by the student's names."""
+        rgb = rgb.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(rgb.device.type, torch.bfloat16):
+            _, features = self.detector(rgb, taps=list(STAGES.values()))
+        return {name: features[tap].float() for name, tap in STAGES.items()}
+
+    @torch.no_grad()
     def look(self, rgb: Tensor) -> Lesson:
         """Show a batch (N, 3, H, W) in 0..1, sides multiples of 32, to both."""
         rgb = rgb.contiguous(memory_format=torch.channels_last)
@@ -87,25 +95,31 @@ def stage_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return ((student.float() - teacher) ** 2 * weight).mean() / (variance * weight).mean()
 
 
+def softened(own: Tensor, share: float) -> Tensor:
+    """The same values, through which only a share of the gradient goes."""
+    return own.detach() + (own - own.detach()) * share
+
+
 def taught_features(
     network: VisionNetwork, rgb: Tensor, lesson: Lesson, chosen: Tensor, forced: float,
-    through: float = 1.0,
+    through: float = 1.0, still: bool = False,
 ) -> tuple[dict[str, Tensor], VisionOutput]:  # fmt: skip
     """Features and outputs, made in part from the teacher's features ("teacher forcing").
 
     The `chosen` views (N,) show each stage the teacher's features in front of it.  The others
     show it the network's own.  A share 1 - `forced` of the heads' gradient goes on to the pyramid,
     and `through` of that from a stage to the one before: an end-to-end gradient undoes what the
-    first stages have learned.
+    first stages have learned.  With `still`, stem, c2 and c3 are only looked through.
     """
     chosen = chosen.view(-1, 1, 1, 1).to(rgb.device)
 
     def given(name: str, own: Tensor, share: float) -> Tensor:
-        softened = own.detach() + (own - own.detach()) * (share * (1 - forced))
-        return torch.where(chosen, lesson.stages[name].to(own.dtype), softened)
+        passed = softened(own, share * (1 - forced))
+        return torch.where(chosen, lesson.stages[name].to(own.dtype), passed)
 
-    c2 = network.front_end(rgb, "c2")["c2"]
-    c3 = network.c3(given("c2", c2, through))
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not still):
+        c2 = network.front_end(rgb, "c2")["c2"]
+        c3 = network.c3(given("c2", c2, through))
     seen3 = given("c3", c3, through)
     c4 = network.c4(seen3)
     seen4 = given("c4", c4, through)

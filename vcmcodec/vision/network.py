@@ -231,6 +231,11 @@ class VisionNetwork(nn.Module):
         self.classification = ClassificationHead(config)
         soften_stages(self)
 
+    @property
+    def front(self) -> tuple[nn.Module, ...]:
+        """Stem, c2 and c3."""
+        return self.stem, self.c2, self.c3
+
     def forward(self, rgb: Tensor, tasks: Collection[str] = TASKS) -> VisionOutput:
         """Run the whole network.
 

@@ -1,0 +1,95 @@
+"""Teaching the vision network's deep stages alone, on many views at once.
+
+At stride 32 a view of 320 pixels has a hundred positions, so c5 and the pyramid learn slowly beside
+everything else although they cost next to nothing.  Once the first stages stand still, a view is
+for the deep ones its own c3 and the teacher's features of it: both are made once and kept, and
+every view is shown several times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vcmcodec.training.vision_batches import VisionBatches
+from vcmcodec.training.vision_teacher import softened, stage_loss
+from vcmcodec.vision.network import VisionNetwork
+
+DEEP = ("c4", "c5", "p3", "p4", "p5")
+LookAtStages = Callable[[Tensor], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class DeepRecipe:
+    """Numbers of this part of the training.
+
+    Attributes:
+        steps: its length.
+        side, size: pixels of a view's side, views a batch.
+        replays: how often a batch is shown again, for each new one.
+        kept: batches that are kept for it; one of 16 views of 320 pixels is 12 MB.
+    """
+
+    steps: int = 0
+    side: int = 320
+    size: int = 16
+    replays: int = 3
+    kept: int = 100
+
+    def number(self, step: int, seed: int) -> int:
+        """Which batch a step shows: a new one, or one of the last `kept`, drawn by the step."""
+        newest, turn = divmod(step, self.replays + 1)
+        if turn == 0:
+            return newest
+        first = max(0, newest - self.kept + 1)
+        return int(np.random.default_rng((seed, step)).integers(first, newest + 1))
+
+
+class StageLessons:
+    """Batches by number: the network's own c3 and what the teacher has at the stages behind it.
+
+    What was dropped, or never made in this process, is made again, so a run that is resumed goes on
+    with the same batches.
+    """
+
+    def __init__(
+        self, network: VisionNetwork, source: VisionBatches, look: LookAtStages, kept: int
+    ) -> None:
+        """Take the network, whose front no longer learns, and views by number."""
+        self.network, self.source, self.look, self.kept = network, source, look, kept
+        self._made: dict[int, dict[str, Tensor]] = {}
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        if number not in self._made:
+            self._made[number] = self._make(number)
+            for old in [n for n in self._made if n <= number - self.kept]:
+                del self._made[old]
+        return self._made[number]
+
+    @torch.no_grad()
+    def _make(self, number: int) -> dict[str, Tensor]:
+        rgb = self.source[number].rgb.to(self.network.mean.device)
+        stages = self.look(rgb)
+        with torch.autocast(rgb.device.type, torch.bfloat16):
+            own = self.network.front_end(rgb, "c3")["c3"]
+        kept = {"c3": own, **{name: stages[name] for name in DEEP}}
+        return {name: value.to(torch.bfloat16) for name, value in kept.items()}
+
+
+def deep_losses(
+    network: VisionNetwork, lesson: Mapping[str, Tensor], through: float
+) -> dict[str, Tensor]:
+    """Distance of each deep stage to the teacher's, by name; see `vision_teacher.stage_loss`.
+
+    A share `through` of a stage's gradient goes on to the stage before.
+    """
+    with torch.autocast(lesson["c3"].device.type, torch.bfloat16):
+        c4 = network.c4(lesson["c3"])
+        c5 = network.c5(softened(c4, through))
+        levels = network.fpn(lesson["c3"], softened(c4, through), softened(c5, through))
+    made = {"c4": c4, "c5": c5, **dict(zip(("p3", "p4", "p5"), levels, strict=True))}
+    return {name: stage_loss(made[name], lesson[name].float()) for name in DEEP}
