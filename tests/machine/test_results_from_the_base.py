@@ -204,6 +204,19 @@ def test_a_large_picture_is_seen_through_its_preview() -> None:
 
 
 @pytest.mark.usefixtures("large")
+def test_stages_taught_on_previews_serve_large_pictures_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smaller = encode(picture()[:160, :192], tasks=["detection"], base_quality=90)
+    large, small = machine.analyze(file(), score=0.1), machine.analyze(smaller, score=0.1)
+    stem = small_network().fold().stem.conv.weight.detach() * 2
+    folder = install(tmp_path / "taught", longer_side=192, replaced={"stem.conv.weight": stem})
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(folder))
+    assert not same(machine.analyze(file(), score=0.1), large)
+    assert same(machine.analyze(smaller, score=0.1), small)
+
+
+@pytest.mark.usefixtures("large")
 def test_a_large_picture_takes_its_base_layer_and_no_more(tmp_path: Path) -> None:
     path = tmp_path / "picture.vcm"
     path.write_bytes(file())
