@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,13 @@ from vcmcodec.nn.gain import Level
 from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
 from vcmcodec.nn.transforms import TransformShape
-from vcmcodec.training import loop, scene_run
+from vcmcodec.training import bottleneck_run, loop, pyramid_run, scene_run
+from vcmcodec.training.bottleneck import BottleneckRecipe
 from vcmcodec.training.coder import HyperPrior
 from vcmcodec.training.eyes import Eyes, task_features
 from vcmcodec.training.loop import Run, TrainingError, schedule
 from vcmcodec.training.photographs import PhotographCrops, picture_bytes, random_labels
+from vcmcodec.training.pyramid import PyramidRecipe
 from vcmcodec.training.scene import (
     Draw,
     SceneRecipe,
@@ -40,7 +43,7 @@ from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 TRANSFORM = TransformShape(trunk=(8, 16, 24), latent=(6, 12, 20), trunk_blocks=1, latent_blocks=1)
 LATENT = LatentShape(
-    slices=(2, 4, 6, 8), phases=(4, 2, 2, 2), layers=(0, 0, 1, 2), hyper=3, levels=8
+    slices=(2, 4, 6, 8), phases=(6, 2, 2, 2), layers=(0, 0, 1, 2), hyper=3, levels=8
 )
 RECIPE = SceneRecipe(crop=64, batch=1, steps=40, opening=2, warm_up=3, task_crop=64, task_batch=1)
 EYES = VisionConfig(stem=8, c2=8, c3=16, c4=16, c5=16, head=8)
@@ -375,3 +378,20 @@ def test_a_run_may_begin_with_an_installed_model(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     with pytest.raises(WeightsError, match="no-such-model"):
         scene_run.train([tmp_path], tmp_path / "other", SceneRecipe(), print, start="no-such-model")
+
+
+@pytest.mark.weights
+def test_features_codecs_may_begin_with_installed_models(tmp_path: Path) -> None:
+    Image.fromarray(photograph("astronaut", 256, 256, 0, 0)).save(tmp_path / "one.png")
+    for name, begin in (
+        ("pyramid", partial(pyramid_run.train, recipe=PyramidRecipe())),
+        ("bottleneck", partial(bottleneck_run.train, recipe=BottleneckRecipe(("c4", "c3", "c5", "fpn")))),
+    ):
+        folder = tmp_path / name
+        learned = begin([tmp_path], folder, show=lambda line: None, start=f"{name}-1", until=0)
+        wanted = load_model(name, f"{name}-1").codec.state_dict()
+        found = learned.codec.state_dict()
+        assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+    other = PyramidRecipe(levels=("p5",))
+    with pytest.raises(WeightsError, match="another shape"):
+        pyramid_run.train([tmp_path], tmp_path / "x", other, print, start="pyramid-1")

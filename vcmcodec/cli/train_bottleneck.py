@@ -51,6 +51,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.option("--steps", type=click.IntRange(2), help="Length of the whole schedule.")
 @click.option("--batch", type=click.IntRange(1), help="Views of a step.")
 @click.option("--until", type=click.IntRange(1), help="Stop, and save, at this step.")
+@training_options.start
 @training_options.threads
 @training_options.device
 @training_options.seed
@@ -62,7 +63,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 def command(
     data: tuple[Path, ...], labels: Path | None, folder: Path, *, vision: str | None,
     splits: tuple[str, ...], rate: str, evaluate: tuple[Path, ...], steps: int | None,
-    batch: int | None, until: int | None, threads: int, device: str, seed: int,
+    batch: int | None, until: int | None, start: str | None, threads: int, device: str, seed: int,
     target: Path | None, crops: int, model: str, quiet: bool,
 ) -> int:  # fmt: skip
     r"""Teach bottleneck units: rate, and what the rest of the network makes of what comes through.
@@ -100,7 +101,7 @@ def command(
         learned = bottleneck_run.train(
             data, folder, recipe, view,
             labels=labels, vision=vision, evaluation=evaluate, seed=seed, until=until,
-            device=device,
+            start=start, device=device,
         )  # fmt: skip
     if target is not None:
         frozen = bottleneck_run.open_network(vision, "cpu")

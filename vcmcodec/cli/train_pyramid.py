@@ -25,6 +25,7 @@ from vcmcodec.cli.training_view import training_view
 @click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
 @click.option("--batch", type=click.IntRange(1), help="Crops of a step.")
 @click.option("--until", type=click.IntRange(1), help="Stop, and save, at this step.")
+@training_options.start
 @click.option(
     "--levels",
     type=options.CommaList(),
@@ -45,9 +46,9 @@ from vcmcodec.cli.training_view import training_view
 @training_options.quiet
 def command(
     data: tuple[Path, ...], folder: Path, vision: str | None, evaluate: tuple[Path, ...], *,
-    steps: int | None, batch: int | None, until: int | None, levels: tuple[str, ...],
-    interleaved: bool, threads: int, device: str, seed: int, target: Path | None, model: str,
-    quiet: bool,
+    steps: int | None, batch: int | None, until: int | None, start: str | None,
+    levels: tuple[str, ...], interleaved: bool, threads: int, device: str, seed: int,
+    target: Path | None, model: str, quiet: bool,
 ) -> int:  # fmt: skip
     r"""Teach the pyramid codec: rate and error of all levels, over rate levels and group maps.
 
@@ -75,7 +76,7 @@ def command(
     with training_view(recipe.steps, quiet) as view:
         learned = pyramid_run.train(
             data, folder, recipe, view,
-            vision=vision, evaluation=evaluate, seed=seed, until=until, device=device,
+            vision=vision, evaluation=evaluate, seed=seed, until=until, start=start, device=device,
         )  # fmt: skip
     if target is not None:
         say = (lambda line: None) if quiet else show.say

@@ -16,6 +16,11 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 threads = click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 device = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 seed = click.option("--seed", type=int, default=1, show_default=True)
+start = click.option(
+    "--start",
+    metavar="MODEL",
+    help="Begin with an installed model: when the vision network was taught on, say.",
+)
 quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 
 

@@ -33,6 +33,7 @@ from vcmcodec.training.eyes import Eyes, Watcher
 from vcmcodec.training.labelled_batches import LabelledBatches
 from vcmcodec.training.loop import Log, Run, TrainingError, schedule
 from vcmcodec.training.photographs import PhotographCrops
+from vcmcodec.training.starting import start_at_model
 from vcmcodec.training.vision_batches import Batch
 from vcmcodec.vision.backend import open_backend
 from vcmcodec.vision.cut_classifier import ClassifierModel
@@ -146,6 +147,7 @@ def train(
     evaluated: int = 12,
     seed: int = 1,
     until: int | None = None,
+    start: str | None = None,
     device: str = "cpu",
 ) -> Learned:
     """Train, or go on where the run in `folder` stopped; the vision network stays as it is.
@@ -158,8 +160,10 @@ def train(
         evaluation: pictures that are only ever measured on.
         evaluated: how many crops of them.
         until: stop (and save) at this step; by default at the recipe's last.
+        start: name of an installed model, perhaps of an earlier network, to begin with.
 
     Raises:
+        WeightsError: `start` is not installed, or is of another shape.
         TrainingError: the loss is not finite or the rate has collapsed.
         RequestError: neither data nor labels, or a split point that cannot be coded.
     """
@@ -171,7 +175,9 @@ def train(
     parts = [part.to(device) for part in torch.split(first, 8)]
     eyes = watcher(frozen, parts)
     teaching = _Teaching(recipe, learned, eyes, views)
-    if not (folder / "state.json").exists():
+    if start is not None:
+        start_at_model(learned.codec, profile.NAME, start)
+    elif not (folder / "state.json").exists():
         names = dict.fromkeys(unit.name for unit in learned.codec.shape.units)
         seen = [eyes.clean(part).features for part in parts]
         start_at_pca(learned, [{name: one[name].float().cpu() for name in names} for one in seen])

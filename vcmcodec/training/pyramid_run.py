@@ -25,6 +25,7 @@ from vcmcodec.training.loop import Log, Run, TrainingError, schedule
 from vcmcodec.training.optimiser_groups import Rates, codec_groups
 from vcmcodec.training.photographs import PhotographCrops, random_labels, read_pictures
 from vcmcodec.training.pyramid import Draw, Levels, PyramidRecipe, code, draw, loss, start_at_pca
+from vcmcodec.training.starting import start_at_model
 from vcmcodec.vision.backend import ReferenceBackend, open_backend
 from vcmcodec.vision.network import VisionNetwork
 
@@ -125,6 +126,7 @@ def train(
     evaluated: int = 12,
     seed: int = 1,
     until: int | None = None,
+    start: str | None = None,
     device: str = "cpu",
 ) -> Learned:
     """Train, or go on where the run in `folder` stopped; the vision network stays as it is.
@@ -134,8 +136,10 @@ def train(
         vision: name of the vision network; None for the default one.
         evaluation: pictures that are only ever measured on.
         until: stop (and save) at this step; by default at the recipe's last.
+        start: name of an installed model, perhaps of an earlier network, to begin with.
 
     Raises:
+        WeightsError: `start` is not installed, or is of another shape.
         TrainingError: the loss is not finite or the rate has collapsed.
     """
     backend = open_backend(vision, device=device)
@@ -145,7 +149,9 @@ def train(
     network = backend.model.network
     pool = PhotographCrops(data, recipe.crop, upright=True)
     fresh = not (folder / "state.json").exists()
-    learned = _begin(backend, recipe, pool, seed, fresh=fresh)
+    learned = _begin(backend, recipe, pool, seed, fresh=fresh and start is None)
+    if start is not None:
+        start_at_model(learned.codec, profile.NAME, start)
     learned = learned.to(device)
     rates = Rates(
         recipe.rate_transforms, recipe.rate_integers, recipe.rate_tables, recipe.rate_gains

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vcmcodec.errors import WeightsError
 from vcmcodec.models import find_tasks, load_model, load_tasks
 from vcmcodec.nn.blocks import NestedBlock, SlimmableBlock
 from vcmcodec.nn.feature_transform import FeatureTransform
@@ -35,6 +34,7 @@ from vcmcodec.training.scene import (
     parameter_groups,
     task_loss,
 )
+from vcmcodec.training.starting import start_at_model
 from vcmcodec.training.tasks import Views, own_stages, stem_input, transform_shape
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
@@ -157,7 +157,7 @@ def train(
     pool = PhotographCrops(data, recipe.crop)
     if start is not None:
         recipe = dataclasses.replace(recipe, opening=0)
-        _start_at_model(learned, start)
+        start_at_model(learned.codec, profile.NAME, start)
     elif not (folder / "state.json").exists():
         start_at_klt(learned.codec, pool.batch(KLT_CROPS, np.random.default_rng(seed)))
     looking = None
@@ -192,15 +192,6 @@ def train(
         for name, value in learned.named_parameters():
             value.copy_(run.averaged[name])
     return learned
-
-
-def _start_at_model(learned: Learned, name: str) -> None:
-    """Take the weights of an exported model; a run that is resumed puts its own over them."""
-    model = load_model(profile.NAME, name)
-    try:
-        learned.codec.load_state_dict(model.codec.state_dict())
-    except RuntimeError as error:
-        raise WeightsError(f"model {name} has another shape than the one that is taught") from error
 
 
 class Looking:
