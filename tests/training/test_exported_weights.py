@@ -24,7 +24,7 @@ from vcmcodec.training import export
 
 TRANSFORM = TransformShape(trunk=(8, 16, 24), latent=(6, 12, 20), trunk_blocks=1, latent_blocks=1)
 LATENT = LatentShape(
-    slices=(2, 4, 6, 8), phases=(4, 2, 2, 2), layers=(0, 0, 1, 2), hyper=3, levels=scene.LEVELS
+    slices=(2, 4, 6, 8), phases=(6, 2, 2, 2), layers=(0, 0, 1, 2), hyper=3, levels=scene.LEVELS
 )
 
 

@@ -383,9 +383,10 @@ def test_a_run_may_begin_with_an_installed_model(tmp_path: Path) -> None:
 @pytest.mark.weights
 def test_features_codecs_may_begin_with_installed_models(tmp_path: Path) -> None:
     Image.fromarray(photograph("astronaut", 256, 256, 0, 0)).save(tmp_path / "one.png")
+    units = BottleneckRecipe(("c4", "c3", "c5", "fpn"))
     for name, begin in (
         ("pyramid", partial(pyramid_run.train, recipe=PyramidRecipe())),
-        ("bottleneck", partial(bottleneck_run.train, recipe=BottleneckRecipe(("c4", "c3", "c5", "fpn")))),
+        ("bottleneck", partial(bottleneck_run.train, recipe=units)),
     ):
         folder = tmp_path / name
         learned = begin([tmp_path], folder, show=lambda line: None, start=f"{name}-1", until=0)

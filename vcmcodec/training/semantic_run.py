@@ -40,6 +40,7 @@ from vcmcodec.training.semantic import (
 from vcmcodec.vision import generic
 from vcmcodec.vision.generic import GenericFacts, GenericNetwork
 from vcmcodec.vision.geometry import prepare
+from vcmcodec.vision.network import VisionConfig
 
 STAGE = "codec"
 LONGER_SIDE = 352  # pixels of the network's input, as of the pictures that it learned from
@@ -83,7 +84,7 @@ def facts_of(path: Path) -> dict[str, Any]:
 def read_network(path: Path) -> GenericNetwork:
     """A network as a stage left it, with its norms."""
     about = facts_of(path)
-    network = GenericNetwork(generic.config_of(about["config"]), filtered=about["filtered"])
+    network = GenericNetwork(VisionConfig.read(about["config"]), filtered=about["filtered"])
     network.load_state_dict(load_file(path))
     return network.eval()
 

@@ -49,7 +49,13 @@ class VisionTrainer:
         self.recipe, self.device, self.step = recipe, device, 0
         self.network = channels_last(VisionNetwork(recipe.config).to(device))
         self.average = deepcopy(self.network).eval().requires_grad_(False)
-        self.optimiser = MuonAdamW(parameter_groups(self.network, recipe.weight_decay), recipe.rate)
+        heads = {"detection", "segmentation", "classification"}
+        groups = [
+            group | {"head": name in heads}
+            for name, part in self.network.named_children()
+            for group in parameter_groups(part, recipe.weight_decay)
+        ]
+        self.optimiser = MuonAdamW(groups, recipe.rate)
         self.seconds = 0.0
 
     @property
@@ -113,14 +119,15 @@ class VisionTrainer:
                 part.eval()
 
     def _descend(self, parts: dict[str, Tensor]) -> dict[str, float]:
-        rate = self.recipe.rate_at(self.step)
+        recipe, rate = self.recipe, self.recipe.rate_at(self.step)
+        slow = recipe.pace if self.step >= recipe.still + recipe.deep.steps else 1.0
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * (1.0 if group["head"] else slow)
         total = torch.stack([v for v in parts.values() if v.requires_grad]).sum()
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
         if not torch.isfinite(norm):
             raise TrainingError(f"step {self.step}: loss or gradient is not finite")
         self.optimiser.step()
@@ -311,8 +318,6 @@ class _Means:
 def load_average(path: Path) -> tuple[VisionNetwork, int]:
     """The averaged network of a checkpoint, and the step that it was written at."""
     state = torch.load(path, map_location="cpu", weights_only=True)
-    config = dict(state["recipe"]["config"])
-    config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    network = VisionNetwork(VisionConfig(**config))
+    network = VisionNetwork(VisionConfig.read(state["recipe"]["config"]))
     network.load_state_dict(state["average"])
     return network.eval(), int(state["step"])

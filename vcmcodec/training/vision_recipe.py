@@ -34,6 +34,8 @@ class VisionRecipe:
         through: share of a stage's gradient that goes on to the stage before.
         still: from this step on the stem, c2 and c3 stay as they are.
         deep: from there on, for its steps, the stages behind them learn alone.
+        pace: step size of those stages afterwards, in `rate`: few views a step would undo what
+            many have taught.
         weight_decay: on convolution weights.
         clip: largest gradient norm.
         ema: decay of the averaged weights that are kept.
@@ -55,6 +57,7 @@ class VisionRecipe:
     through: float = 0.2
     still: int = 10**9
     deep: DeepRecipe = field(default_factory=DeepRecipe)
+    pace: float = 1.0
     weight_decay: float = 0.03
     clip: float = 10.0
     ema: float = 0.998
@@ -86,11 +89,12 @@ class VisionRecipe:
 
 # An hour or two on one CPU core: few views, so weak augmentation and small pictures.
 SHORT = VisionRecipe(
-    steps=8400,
+    steps=8700,
     phases=(Phase(4500, 256, 8), Phase(10**9, 320, 8)),
     decay=0.25,
     still=4500,
-    deep=DeepRecipe(steps=1200),
+    deep=DeepRecipe(steps=2400),
+    pace=0.2,
 )
 # An accelerator: hundreds of views of each picture, so strong augmentation and true sizes.
 LONG = VisionRecipe(

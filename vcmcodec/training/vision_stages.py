@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from vcmcodec.training.vision_batches import VisionBatches
-from vcmcodec.training.vision_teacher import softened, stage_loss
+from vcmcodec.training.vision_teacher import c5_in_parts, softened, stage_loss
 from vcmcodec.vision.network import VisionNetwork
 
-DEEP = ("c4", "c5", "p3", "p4", "p5")
+DEEP = ("c4", "c5_halved", "c5_wide", "c5", "p3", "p4", "p5")
 LookAtStages = Callable[[Tensor], Mapping[str, Tensor]]
 
 
@@ -89,7 +89,7 @@ def deep_losses(
     """
     with torch.autocast(lesson["c3"].device.type, torch.bfloat16):
         c4 = network.c4(lesson["c3"])
-        c5 = network.c5(softened(c4, through))
-        levels = network.fpn(lesson["c3"], softened(c4, through), softened(c5, through))
-    made = {"c4": c4, "c5": c5, **dict(zip(("p3", "p4", "p5"), levels, strict=True))}
+        five = c5_in_parts(network, softened(c4, through), lambda _, own: softened(own, through))
+        levels = network.fpn(lesson["c3"], softened(c4, through), softened(five["c5"], through))
+    made = {"c4": c4, **five, **dict(zip(("p3", "p4", "p5"), levels, strict=True))}
     return {name: stage_loss(made[name], lesson[name].float()) for name in DEEP}

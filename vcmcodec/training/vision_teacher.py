@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vcmcodec.evaluation.teachers import VOC_IN_COCO, load_taps
-from vcmcodec.vision.layers import Fuse, Residual, channels_last
+from vcmcodec.vision.layers import ConvNorm, Fuse, Residual, channels_last
 from vcmcodec.vision.network import VisionNetwork, VisionOutput
 
 TEACHERS = {"detector": "yolox-nano.pth", "segmenter": "deeplabv3-mnv2-voc.pth"}
-# student's stage -> detector's node of the same place and width
+# student's stage, or part of one -> detector's node of the same place and width
 STAGES = {
     "c2": "back4",
     "c3": "back8",
     "c4": "back16",
+    "c5_halved": "c49",
+    "c5_wide": "c55",
     "c5": "back32",
     "p3": "neck8",
     "p4": "neck16",
@@ -123,11 +125,21 @@ def taught_features(
     seen3 = given("c3", c3, through)
     c4 = network.c4(seen3)
     seen4 = given("c4", c4, through)
-    c5 = network.c5(seen4)
+    five = c5_in_parts(network, seen4, lambda name, own: given(name, own, through))
+    c5 = five["c5"]
     levels = network.fpn(seen3, seen4, given("c5", c5, through))
     own = dict(zip(("p3", "p4", "p5"), levels, strict=True))
     output = network.back_end({name: given(name, own[name], 1.0) for name in own}, "fpn")
-    return {"c2": c2, "c3": c3, "c4": c4, "c5": c5, **own}, output
+    return {"c2": c2, "c3": c3, "c4": c4, **five, **own}, output
+
+
+def c5_in_parts(
+    network: VisionNetwork, c4: Tensor, passed: Callable[[str, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """c5 and what is inside it: halved, and after its wide view; `passed` says what goes on."""
+    halved = network.c5[0](c4)
+    wide = network.c5[1](passed("c5_halved", halved))
+    return {"c5_halved": halved, "c5_wide": wide, "c5": network.c5[2:](passed("c5_wide", wide))}
 
 
 @torch.no_grad()
@@ -141,7 +153,8 @@ def start_at_means(network: VisionNetwork, rgb: Tensor, lesson: Lesson) -> None:
         rgb: (N, 3, H, W), the views of the lesson.
     """
     pyramid = network.fpn
-    last = {f"c{i}": getattr(network, f"c{i}")[-1] for i in (2, 3, 4, 5)}
+    last = {f"c{i}": getattr(network, f"c{i}")[-1] for i in (2, 3, 4)}
+    last |= {"c5_halved": network.c5[0], "c5_wide": network.c5[1].expand, "c5": network.c5[-1].join}
     last |= {"p3": pyramid.merge3, "p4": pyramid.out4, "p5": pyramid.out5}
     inputs: dict[str, Tensor] = {}
 
@@ -157,8 +170,10 @@ def start_at_means(network: VisionNetwork, rgb: Tensor, lesson: Lesson) -> None:
     for name, part in last.items():
         own = inputs[name]
         closer = _bias_towards(own.transpose(0, 1).flatten(1), lesson.stages[name].mean((0, 2, 3)))
-        assert isinstance(part, Residual | Fuse)
-        norm = (part.second if isinstance(part, Residual) else part.refine).norm
+        assert isinstance(part, ConvNorm | Residual | Fuse)
+        if isinstance(part, Fuse):
+            part = part.refine
+        norm = (part.second if isinstance(part, Residual) else part).norm
         assert isinstance(norm, nn.BatchNorm2d)
         norm.bias.add_(closer)
 

@@ -141,12 +141,6 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
 
-def config_of(fields: Mapping[str, Any]) -> VisionConfig:
-    """The shape of a network, from JSON."""
-    exact: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return VisionConfig(**exact)
-
-
 def unpack(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> tuple[GenericNetwork, GenericFacts]:
@@ -159,7 +153,8 @@ def unpack(
         about: dict[str, Any] = json.loads(metadata[KEY])
         if about["format"] != FORMAT:
             raise WeightsError(f"{about['format']} is not the format of a generic network")
-        network = GenericNetwork(config_of(about["config"]), filtered=about["filtered"]).fold()
+        config = VisionConfig.read(about["config"])
+        network = GenericNetwork(config, filtered=about["filtered"]).fold()
         network.load_state_dict({name: value.float() for name, value in tensors.items()})
         facts = GenericFacts(
             tuple(about["labels"]), int(about["longer_side"]), tuple(about["tasks"])

@@ -80,11 +80,11 @@ class Residual(nn.Module):
 class Context(nn.Module):
     """Spatial pyramid pooling by repeated 5x5 maxima: a wide view for little arithmetic."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, act: str = "silu") -> None:
         super().__init__()
-        self.reduce = ConvNorm(channels, channels // 2, 1)
+        self.reduce = ConvNorm(channels, channels // 2, 1, act=act)
         self.pool = nn.MaxPool2d(5, 1, 2)
-        self.expand = ConvNorm(channels * 2, channels, 1)
+        self.expand = ConvNorm(channels * 2, channels, 1, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) to the same shape."""
@@ -112,14 +112,38 @@ class Fuse(nn.Module):
 class Separable(nn.Module):
     """3x3 depthwise, then 1x1: the cheap layer of the heads (5x5 trains seven times slower)."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, act: str = "relu") -> None:
         super().__init__()
-        self.depthwise = ConvNorm(inputs, inputs, 3, groups=inputs)
-        self.pointwise = ConvNorm(inputs, outputs, 1)
+        self.depthwise = ConvNorm(inputs, inputs, 3, groups=inputs, act=act)
+        self.pointwise = ConvNorm(inputs, outputs, 1, act=act)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
         return self.pointwise(self.depthwise(x))
+
+
+class CrossStage(nn.Module):
+    """Half of the channels goes through bottlenecks, half beside them, then both are mixed.
+
+    Deep for few weights, which suits the coarsest stage (Wang et al., CSPNet, 2020).
+    """
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.enter = ConvNorm(channels, half, 1, act="silu")
+        self.beside = ConvNorm(channels, half, 1, act="silu")
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(ConvNorm(half, half, 1, act="silu"), Separable(half, half, "silu"))
+                for _ in range(blocks)
+            )
+        )
+        self.join = ConvNorm(2 * half, channels, 1, act="silu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) to the same shape."""
+        return self.join(torch.cat([self.blocks(self.enter(x)), self.beside(x)], 1))
 
 
 def channels_last(module: Module) -> Module:

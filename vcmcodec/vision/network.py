@@ -15,14 +15,23 @@ that cross the cut, all of them and no more; `back_end(features, split)` goes on
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vcmcodec.errors import RequestError
-from vcmcodec.vision.layers import Context, ConvNorm, Fuse, Residual, Separable, fold_norms
+from vcmcodec.vision.layers import (
+    Context,
+    ConvNorm,
+    CrossStage,
+    Fuse,
+    Residual,
+    Separable,
+    fold_norms,
+)
 
 STRIDES = (8, 16, 32)
 TASKS = ("detection", "segmentation", "classification")
@@ -44,11 +53,13 @@ class VisionConfig:
 
     Attributes:
         stem, c2, c3, c4, c5: channels of the backbone's stages.
-        blocks: residual blocks in c2, c3, c4, c5.
+        blocks: blocks in c2, c3, c4, c5.
         pyramid: channels of p3, p4, p5.
         head: channels inside the detection head.
         segmentation: channels inside the segmentation head.
         classes: number of classes, without background.
+        cross: c5 ends in a cross-stage block; else, as in weight files that do not say, in residual
+            ones.
     """
 
     stem: int = 32
@@ -61,6 +72,17 @@ class VisionConfig:
     head: int = 80
     segmentation: int = 64
     classes: int = 20
+    cross: bool = True
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> VisionConfig:
+        """From JSON, which may have fields that are not known and lack newer ones."""
+        known = {field.name for field in fields(cls)}
+        found: dict[str, Any] = {"cross": False}
+        for name, value in values.items():
+            if name in known:
+                found[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**found)
 
 
 @dataclass
@@ -86,6 +108,15 @@ def stage(inputs: int, outputs: int, blocks: int, *extra: nn.Module) -> nn.Seque
     first = ConvNorm(inputs, outputs, 3, 2, act="silu")
     acts = ["relu"] * (blocks - 1) + ["silu"]
     return nn.Sequential(first, *extra, *[Residual(outputs, acts[i]) for i in range(blocks)])
+
+
+def last_stage(config: VisionConfig) -> nn.Sequential:
+    """c5: halve the picture, look around widely, refine."""
+    inputs, outputs, blocks = config.c4, config.c5, config.blocks[3]
+    if not config.cross:
+        return stage(inputs, outputs, blocks, Context(outputs, "relu"))
+    first = ConvNorm(inputs, outputs, 3, 2, act="silu")
+    return nn.Sequential(first, Context(outputs), CrossStage(outputs, blocks))
 
 
 def _start(out: nn.Module, bias: float) -> None:
@@ -198,7 +229,11 @@ def soften_stages(network: nn.Module) -> None:
         elif isinstance(part, Fuse):
             nn.init.constant_(_gain(part.mix), 0.4)
             nn.init.constant_(_gain(part.refine), 0.25)
-        elif isinstance(part, nn.Sequential) and isinstance(part[-1], Residual):
+        elif isinstance(part, CrossStage):
+            nn.init.constant_(_gain(part.join), 0.25)
+        elif isinstance(part, Context):
+            nn.init.constant_(_gain(part.expand), 0.25)
+        elif isinstance(part, nn.Sequential) and isinstance(part[-1], Residual | CrossStage):
             first = part[0] if isinstance(part[0], ConvNorm) else None
             if first is not None:
                 nn.init.constant_(_gain(first), 0.4)
@@ -224,7 +259,7 @@ class VisionNetwork(nn.Module):
         self.c2 = stage(config.stem, config.c2, config.blocks[0])
         self.c3 = stage(config.c2, config.c3, config.blocks[1])
         self.c4 = stage(config.c3, config.c4, config.blocks[2])
-        self.c5 = stage(config.c4, config.c5, config.blocks[3], Context(config.c5))
+        self.c5 = last_stage(config)
         self.fpn = Pyramid(config)
         self.detection = DetectionHead(config)
         self.segmentation = SegmentationHead(config)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +91,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> VisionModel:
         about = json.loads(metadata.get(KEY, "{}"))
         if about.get("format") != FORMAT:
             raise WeightsError(f"{path} holds {about.get('format', 'no vision network')}")
-        known = {field.name for field in fields(VisionConfig)}
-        values = {k: v for k, v in about["config"].items() if k in known}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        network = VisionNetwork(VisionConfig(**values)).fold()
+        network = VisionNetwork(VisionConfig.read(about["config"])).fold()
         network.load_state_dict(tensors)
         labels, longer = tuple(about["labels"]), int(about["longer_side"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
