@@ -133,17 +133,18 @@ class CrossStage(nn.Module):
         half = channels // 2
         self.enter = ConvNorm(channels, half, 1, act="silu")
         self.beside = ConvNorm(channels, half, 1, act="silu")
-        self.blocks = nn.Sequential(
-            *(
-                nn.Sequential(ConvNorm(half, half, 1, act="silu"), Separable(half, half, "silu"))
-                for _ in range(blocks)
-            )
+        self.blocks = nn.ModuleList(
+            nn.Sequential(ConvNorm(half, half, 1, act="silu"), Separable(half, half, "silu"))
+            for _ in range(blocks)
         )
         self.join = ConvNorm(2 * half, channels, 1, act="silu")
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) to the same shape."""
-        return self.join(torch.cat([self.blocks(self.enter(x)), self.beside(x)], 1))
+        inner = self.enter(x)
+        for block in self.blocks:
+            inner = block(inner)
+        return self.join(torch.cat([inner, self.beside(x)], 1))
 
 
 def channels_last(module: Module) -> Module:
