@@ -90,19 +90,24 @@ def test_neighbours_are_those_of_the_own_group(labels: np.ndarray, batch: int) -
             assert table[picture * size + row].tolist() == wanted
 
 
-@pytest.mark.parametrize("phases", [1, 2, 4])
+@pytest.mark.parametrize("phases", [1, 2, 4, 6])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (4, 6), (5, 3)])
 def test_phases_cover_every_cell_once(shape: tuple[int, int], phases: int) -> None:
     batch, size = 2, shape[0] * shape[1]
     rows = phase_rows(*shape, phases, batch)
     assert len(rows) == phases
     assert sorted(torch.cat(rows).tolist()) == list(range(batch * size))
-    order = {1: [[0, 0], [0, 0]], 2: [[0, 1], [1, 0]], 4: [[0, 2], [3, 1]]}[phases]
+    order = {
+        1: [[0]],
+        2: [[0, 1], [1, 0]],
+        4: [[0, 2], [3, 1]],
+        6: [[0, 4, 2, 4], [5, 3, 5, 3], [2, 4, 1, 4], [5, 3, 5, 3]],
+    }[phases]
     for phase, mine in enumerate(rows):
         assert mine.tolist() == sorted(mine.tolist())
         for row in mine.tolist():
             y, x = divmod(row % size, shape[1])
-            assert order[y % 2][x % 2] == phase
+            assert order[y % len(order)][x % len(order)] == phase
 
 
 @quick

@@ -127,7 +127,7 @@ def test_any_order_gives_the_same_integers(inputs: int, number: int) -> None:
     assert torch.equal(layer(x), torch.cat([layer(row[None]) for row in x]))
 
 
-SHAPE = LatentShape(slices=(4, 8, 12), phases=(4, 2, 2), layers=(0, 1, 2), hyper=3, levels=3)
+SHAPE = LatentShape(slices=(4, 8, 12), phases=(6, 2, 2), layers=(0, 1, 2), hyper=3, levels=3)
 
 
 @pytest.mark.parametrize("name", ["hyper_features", "slices.1.last", "refine.0.own"])

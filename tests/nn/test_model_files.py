@@ -29,7 +29,7 @@ Packed = tuple[dict[str, Tensor], dict[str, str]]
 
 TRANSFORM = TransformShape(trunk=(8, 16, 24), latent=(6, 12, 20), trunk_blocks=1, latent_blocks=1)
 LATENT = LatentShape(
-    slices=(2, 4, 6, 8), phases=(4, 2, 2, 2), layers=(0, 0, 1, 2), hyper=3, levels=scene.LEVELS
+    slices=(2, 4, 6, 8), phases=(6, 2, 2, 2), layers=(0, 0, 1, 2), hyper=3, levels=scene.LEVELS
 )
 
 
@@ -180,6 +180,15 @@ def test_weights_beyond_eight_bits_are_not_loaded(packed: Packed) -> None:
     weight[0] = 128
     with pytest.raises(WeightsError, match="beyond 127"):
         unpack(*resealed(packed, name, weight))
+
+
+@pytest.mark.parametrize(("part", "value"), [("weight", -1), ("share", 129), ("own", 129)])
+def test_a_guess_beyond_its_range_is_not_loaded(packed: Packed, part: str, value: int) -> None:
+    name = f"entropy.guess.{part}"
+    table = packed[0][name].to(torch.int16)
+    table[0, 1] = value
+    with pytest.raises(WeightsError, match="guess"):
+        unpack(*resealed(packed, name, table))
 
 
 def test_fractions_are_not_loaded_where_integers_belong(packed: Packed) -> None:

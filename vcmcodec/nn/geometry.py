@@ -89,7 +89,7 @@ class GroupGeometry:
         return self
 
 
-def neighbour_rows(labels: np.ndarray, batch: int = 1) -> Tensor:
+def neighbour_rows(labels: np.ndarray, batch: int = 1, reach: int = 1) -> Tensor:
     """Row numbers of the 3x3 neighbourhood of every cell.
 
     Cells are rows of a matrix, picture after picture, in raster order.  Where a neighbour lies
@@ -99,19 +99,22 @@ def neighbour_rows(labels: np.ndarray, batch: int = 1) -> Tensor:
     Args:
         labels: (rows, columns) group position of each cell.
         batch: pictures that share this map.
+        reach: how many cells apart the nine are.
 
     Returns:
         (batch * rows * columns, 9) int64, taps in raster order, the centre at index 4.
     """
     rows, columns = labels.shape
     size = rows * columns
-    index = np.full((rows + 2, columns + 2), -1, np.int64)
-    index[1:-1, 1:-1] = np.arange(size).reshape(rows, columns)
-    padded = np.full((rows + 2, columns + 2), -1, np.int64)
-    padded[1:-1, 1:-1] = labels
+    inside = (slice(reach, -reach), slice(reach, -reach))
+    index = np.full((rows + 2 * reach, columns + 2 * reach), -1, np.int64)
+    index[inside] = np.arange(size).reshape(rows, columns)
+    padded = np.full(index.shape, -1, np.int64)
+    padded[inside] = labels
     table = np.empty((size, len(TAPS)), np.int64)
     for tap, (dy, dx) in enumerate(TAPS):
-        window = (slice(1 + dy, 1 + dy + rows), slice(1 + dx, 1 + dx + columns))
+        top, left = reach * (1 + dy), reach * (1 + dx)
+        window = (slice(top, top + rows), slice(left, left + columns))
         table[:, tap] = np.where(padded[window] == labels, index[window], -1).reshape(-1)
     offsets = np.arange(batch)[:, None, None] * size
     whole = np.where(table[None] >= 0, table[None] + offsets, batch * size)
@@ -123,13 +126,20 @@ def phase_rows(rows: int, columns: int, phases: int, batch: int = 1) -> tuple[Te
 
     One phase: all cells at once.  Two: the checkerboard, even cells first.  Four: one cell of each
     2x2 square at a time, in the order top left, bottom right, top right, bottom left, so that three
-    quarters of the cells have neighbours to lean on.
+    quarters of the cells have neighbours to lean on.  Six: the first of the four in three passes,
+    of which the later ones lie between the earlier ones, two cells apart.
 
     Returns:
         One tensor of row numbers a phase (see `neighbour_rows`), in increasing order.
     """
     y, x = np.mgrid[:rows, :columns]
-    patterns = {1: y * 0, 2: (y + x) % 2, 4: np.array([[0, 2], [3, 1]])[y % 2, x % 2]}
+    six = np.array([[0, 4, 2, 4], [5, 3, 5, 3], [2, 4, 1, 4], [5, 3, 5, 3]])
+    patterns = {
+        1: y * 0,
+        2: (y + x) % 2,
+        4: np.array([[0, 2], [3, 1]])[y % 2, x % 2],
+        6: six[y % 4, x % 4],
+    }
     which = patterns[phases]
     which = np.tile(which.reshape(-1), batch)
     return tuple(torch.from_numpy(np.flatnonzero(which == phase)) for phase in range(phases))

@@ -19,6 +19,7 @@ from vcmcodec.nn.gain import Gains, Level
 from vcmcodec.nn.geometry import neighbour_rows, phase_rows
 from vcmcodec.nn.integer import VALUE_UNIT
 from vcmcodec.nn.latent_model import CellGrid, LatentModel, LatentShape
+from vcmcodec.nn.neighbour_guess import FAR_PHASES
 
 HYPER_MAX = 127
 HYPER_INPUT = 0.2  # the latent in steps, tamed for the hyper analysis
@@ -106,7 +107,9 @@ def tuples(fields: dict[str, Any]) -> dict[str, Any]:
 def cell_grid(labels: np.ndarray, phases: tuple[int, ...], batch: int = 1) -> CellGrid:
     """The traversal tables of a rectangle of cells; labels (rows, columns) are group positions."""
     rows, columns = labels.shape
+    far = neighbour_rows(labels, batch, reach=2) if FAR_PHASES in phases else None
     return CellGrid(
         neighbours=neighbour_rows(labels, batch),
+        far=torch.zeros(0, 9, dtype=torch.int64) if far is None else far,
         phases={n: phase_rows(rows, columns, n, batch) for n in sorted(set(phases))},
     )

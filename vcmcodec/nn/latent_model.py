@@ -36,6 +36,7 @@ from vcmcodec.nn.integer import (
     companding_table,
     floor_through,
 )
+from vcmcodec.nn.neighbour_guess import FAR_FIRST, FAR_PHASES, NeighbourGuess
 from vcmcodec.nn.ratios import scale_exactly
 
 SCALE_COUNT = 64
@@ -49,7 +50,8 @@ class LatentShape:
 
     Attributes:
         slices: channels of each slice.
-        phases: passes over the cells for each slice, 2 or 4.
+        phases: passes over the cells for each slice, 1, 2 or 4, or 6 for a first slice that starts
+            from far apart and guesses (`NeighbourGuess`).
         layers: which layer (0 base, 1 mid, 2 full) each slice belongs to, non-decreasing.
         hyper: channels of the hyper-latent, which belongs to the base.
         levels: trained rate levels.
@@ -85,9 +87,16 @@ class LatentShape:
 
 @dataclass(frozen=True)
 class CellGrid:
-    """The cells of one traversal: neighbour table and the rows of each phase."""
+    """The cells of one traversal: neighbour tables and the rows of each phase.
+
+    Attributes:
+        neighbours: (cells, 9) the 3x3 cells around each; see `geometry.neighbour_rows`.
+        far: the same two cells apart, where a slice starts from far apart; else no rows.
+        phases: for each number of phases, the rows of each.
+    """
 
     neighbours: Tensor
+    far: Tensor
     phases: dict[int, tuple[Tensor, ...]]
 
     @property
@@ -98,7 +107,7 @@ class CellGrid:
     def to(self, device: torch.device) -> CellGrid:
         """The same tables on a device."""
         phases = {n: tuple(rows.to(device) for rows in each) for n, each in self.phases.items()}
-        return CellGrid(self.neighbours.to(device), phases)
+        return CellGrid(self.neighbours.to(device), self.far.to(device), phases)
 
 
 class Coder(Protocol):
@@ -193,6 +202,8 @@ class LatentModel(nn.Module):
             self.refine_features = nn.Parameter(torch.zeros(shape.levels, width))
             self.refine_base_features = nn.Parameter(torch.zeros(shape.levels, width))
             self.refine_index = nn.Parameter(torch.zeros(shape.base_channels))
+        first = shape.slices[0]
+        self.guess = NeighbourGuess(first) if shape.phases[0] == FAR_PHASES else None
         before = 0
         models = []
         for channels in shape.slices:
@@ -209,6 +220,12 @@ class LatentModel(nn.Module):
     def level_tables(self) -> tuple[str, ...]:
         """Names of the vectors that go with rate levels."""
         return tuple(name for name, _ in self.named_parameters(recurse=False))
+
+    @property
+    def integer_tables(self) -> tuple[str, ...]:
+        """Names of all parameters that are stored as they are: level vectors and the guess."""
+        guess = () if self.guess is None else self.guess.named_parameters("guess")
+        return self.level_tables + tuple(name for name, _ in guess)
 
     # ---- pieces that differ between training and coding only in their gradients
 
@@ -257,7 +274,7 @@ class LatentModel(nn.Module):
                 hyper,
                 before,
                 offsets[where],
-                None,
+                self.guess if number == 0 else None,
             )
             done = torch.cat([done, values], 1)
         return done
@@ -331,18 +348,24 @@ class LatentModel(nn.Module):
         hyper: Tensor,
         before: Tensor | None,
         offsets: Tensor,
-        guess: Tensor | None,
+        guess: Tensor | NeighbourGuess | None,
     ) -> Tensor:
         context = model.context(hyper, before, grid)
         values = hyper.new_zeros(grid.size, model.channels)
+        decoded = torch.zeros(grid.size, dtype=torch.bool, device=values.device)
+        alone = FAR_FIRST if phases == FAR_PHASES else 1  # phases without own context
         for phase, rows in enumerate(grid.phases[phases]):
-            own = self._compand(values, coder.exact) if phase else None
+            own = self._compand(values, coder.exact) if phase >= alone else None
             mean, index = model.predict(context, own, rows, grid)
-            if guess is not None:
+            if isinstance(guess, Tensor):
                 mean = mean + guess[rows]
+            elif guess is not None and phase:
+                near = (grid.far if phase < FAR_FIRST else grid.neighbours)[rows]
+                mean, more = guess(phase, mean, values, near, decoded, exact=coder.exact)
+                index = index + more
             index = (index + offsets).clamp(0, SCALE_COUNT - 1)
-            decoded = coder.values(where, rows, mean, index)
-            values = values.index_copy(0, rows, decoded)
+            values = values.index_copy(0, rows, coder.values(where, rows, mean, index))
+            decoded[rows] = True
         return values
 
     # ---- export
@@ -353,6 +376,8 @@ class LatentModel(nn.Module):
         for module in self.modules():
             if isinstance(module, IntegerLinear):
                 module.freeze()
+        if self.guess is not None:
+            self.guess.freeze()
         for name in self.level_tables:
             table = self.get_parameter(name)
             table.copy_(torch.floor(table + 0.5))

@@ -91,7 +91,7 @@ def pack(codec: LatentCodec, tables: Tables) -> tuple[dict[str, Tensor], dict[st
             weight, bias = module.integers()
             symbols[f"entropy.{name}.weight"] = _fits(weight)
             symbols[f"entropy.{name}.bias"] = _fits(bias)
-    for name in codec.entropy.level_tables:
+    for name in codec.entropy.integer_tables:
         symbols[f"entropy.{name}"] = _fits(codec.entropy.get_parameter(name))
     symbols["entropy.companding"] = _fits(codec.entropy.companding)
     symbols["gains.log_gain"] = _fits(codec.gains.log_gain)
@@ -155,6 +155,8 @@ def _check_symbols(codec: LatentCodec, symbols: dict[str, Tensor], tables: Table
     for name, module in codec.entropy.named_modules():
         if isinstance(module, IntegerLinear) and int(module.weight.abs().max()) > WEIGHT_MAX:
             raise WeightsError(f"{name}: a weight is beyond {WEIGHT_MAX}")
+    if codec.entropy.guess is not None and not codec.entropy.guess.in_range():
+        raise WeightsError("entropy.guess: a weight or share is out of its range")
     wanted = SCALE_COUNT + codec.latent.hyper
     if len(tables) != wanted:
         raise WeightsError(f"there are {len(tables)} coding tables, {wanted} are needed")

@@ -35,7 +35,7 @@ TRANSFORM = TransformShape(
     trunk=(48, 96, 192), latent=(64, 160, 320), trunk_blocks=1, latent_blocks=3
 )
 LATENT = LatentShape(
-    slices=(16, 48, 96, 160), phases=(4, 2, 2, 2), layers=(0, 0, 1, 2), hyper=8, levels=LEVELS
+    slices=(16, 48, 96, 160), phases=(6, 2, 2, 2), layers=(0, 0, 1, 2), hyper=8, levels=LEVELS
 )
 
 DEFAULT_QUALITY = 60.0
