@@ -66,7 +66,7 @@ class TasksRecipe:
     top_quality: float = 80.0
     dropped: float = 0.12
     rate: float = 1e-4
-    front: float = 2.0
+    front: float = 0.2
     warmup: int = 60
     decay: float = 0.5
     weight_decay: float = 0.01
