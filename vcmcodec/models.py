@@ -166,10 +166,12 @@ def _load_tasks(model_id: str, path: Path, vision_path: Path, device: str) -> Ta
         transform = transform.to(device)
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"no device {device}: {str(error).splitlines()[0]}") from error
-    return TasksModel(model_id, transform, _with(vision, replaced, facts), facts)
+    return TasksModel(model_id, transform, _with_replaced(vision, replaced, facts), facts)
 
 
-def _with(vision: VisionModel, replaced: Mapping[str, Tensor], facts: TaskFacts) -> VisionModel:
+def _with_replaced(
+    vision: VisionModel, replaced: Mapping[str, Tensor], facts: TaskFacts
+) -> VisionModel:
     """Replace tensors of a vision network that nobody else holds; returns it."""
     from vcmcodec.vision.split import split_points
 

@@ -23,7 +23,7 @@ from vcmcodec.cli.training_view import training_view
 @training_options.evaluate()
 @click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
 @click.option("--opening", type=click.IntRange(0), help="Steps at one rate and full width.")
-@click.option("--start", metavar="MODEL", help="Begin with an installed model, not at the KLT.")
+@training_options.start
 @click.option("--until", type=click.IntRange(1), help="Stop, and save, at this step.")
 @training_options.threads
 @training_options.seed

@@ -78,7 +78,8 @@ class VisionTrainer:
             features, output = taught_features(
                 network, batch.rgb, lesson, chosen, forced, recipe.through, self.still
             )
-        teach = [stage_loss(features[name], stage) for name, stage in lesson.stages.items()]
+        teach = {name: stage_loss(features[name], stage) for name, stage in lesson.stages.items()}
+        learning = [v for name, v in teach.items() if not (self.still and name in ("c2", "c3"))]
         done = self.step / recipe.steps
         share = recipe.teach[0] + (recipe.teach[1] - recipe.teach[0]) * min(1.0, done)
         classes, boxes = detection_loss(output, batch)
@@ -92,8 +93,8 @@ class VisionTrainer:
             "soft": recipe.soft * taught_mask_loss(output, batch, lesson),
             "presence": recipe.presence * presence_loss(output, batch),
             "taught_presence": recipe.presence * taught_presence_loss(output, lesson),
-            "teach": share * torch.stack(teach[2:] if self.still else teach).mean(),
-        } | {f"stage_{n}": v.detach() for n, v in zip(lesson.stages, teach, strict=True)}
+            "teach": share * torch.stack(learning).mean(),
+        } | {f"stage_{name}": value.detach() for name, value in teach.items()}
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One step of the optimiser; returns the losses and the gradient's norm."""
@@ -179,7 +180,7 @@ class CollapseWatch:
     def look(self, step: int, means: dict[str, float]) -> list[str]:
         """Warnings for the mean losses of the last steps."""
         warnings = []
-        for name in means.keys() & {"teach", "mask", "class"}:
+        for name in [n for n in ("teach", "mask", "class") if n in means]:  # deep steps lack them
             first = self._first.setdefault(name, means[name])
             if step > 1500 and means[name] > 0.98 * first:
                 warnings.append(f"{name} loss has not fallen since the start")

@@ -65,17 +65,21 @@ class Teachers:
     @torch.no_grad()
     def stages(self, rgb: Tensor) -> dict[str, Tensor]:
         """The detector's features alone, by the student's names."""
+        return self._detect(rgb)[1]
+
+    def _detect(self, rgb: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The detector's outputs and its features."""
         rgb = rgb.contiguous(memory_format=torch.channels_last)
         with torch.autocast(rgb.device.type, torch.bfloat16):
-            _, features = self.detector(rgb, taps=list(STAGES.values()))
-        return {name: features[tap].float() for name, tap in STAGES.items()}
+            out, features = self.detector(rgb, taps=list(STAGES.values()))
+        return out, {name: features[tap].float() for name, tap in STAGES.items()}
 
     @torch.no_grad()
     def look(self, rgb: Tensor) -> Lesson:
         """Show a batch (N, 3, H, W) in 0..1, sides multiples of 32, to both."""
+        out, stages = self._detect(rgb)
         rgb = rgb.contiguous(memory_format=torch.channels_last)
         with torch.autocast(rgb.device.type, torch.bfloat16):
-            out, features = self.detector(rgb, taps=list(STAGES.values()))
             logits = self.segmenter.run(rgb, {"logits"})["logits"].float()
         height, width = rgb.shape[2:]
         # cell i of the segmenter is centred on pixel 16 i, a cell of the student on 8 j + 4
@@ -83,7 +87,7 @@ class Teachers:
             logits, (height // 4 + 1, width // 4 + 1), mode="bilinear", align_corners=True
         )
         return Lesson(
-            stages={name: features[tap].float() for name, tap in STAGES.items()},
+            stages=stages,
             scores=out["scores"][:, :, list(VOC_IN_COCO)].float(),
             boxes=out["boxes"].float(),
             segmentation=fine[:, :, 1::2, 1::2],
