@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from photographs import NAMES, photograph
-from vcmcodec.errors import RequestError, VcmError, WeightsError
+from vcmcodec.errors import PictureError, RequestError, VcmError, WeightsError
 from vcmcodec.models import load_model
 from vcmcodec.nn.feature_transform import FeatureTransform
 from vcmcodec.nn.gain import Level
@@ -27,7 +27,12 @@ from vcmcodec.training.bottleneck import BottleneckRecipe
 from vcmcodec.training.coder import HyperPrior
 from vcmcodec.training.eyes import Eyes, task_features
 from vcmcodec.training.loop import Run, TrainingError, schedule
-from vcmcodec.training.photographs import PhotographCrops, picture_bytes, random_labels
+from vcmcodec.training.photographs import (
+    PhotographCrops,
+    picture_bytes,
+    random_labels,
+    read_pictures,
+)
 from vcmcodec.training.pyramid import PyramidRecipe
 from vcmcodec.training.scene import (
     Draw,
@@ -357,6 +362,14 @@ def test_class_masks_beside_pictures_are_never_opened(tmp_path: Path) -> None:
             out.add(path, path.name)
     for source in (folder, shard):
         assert [name for name, _ in picture_bytes([source])] == ["a.webp", "b.jpg", "c.png"]
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("no picture")
+    with pytest.raises(PictureError, match=r"bad\.png"):
+        PhotographCrops([tmp_path], 64)
+    with pytest.raises(PictureError, match=r"bad\.png"):
+        read_pictures([tmp_path], 1)
 
 
 def test_random_maps_hold_a_few_groups() -> None:

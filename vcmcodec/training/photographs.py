@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vcmcodec.errors import RequestError
+from vcmcodec.errors import PictureError, RequestError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".ppm", ".tif", ".tiff", ".bmp")
 
@@ -53,8 +53,19 @@ def _pictures(names: Iterable[str]) -> list[str]:
 
 def read_pictures(sources: Sequence[Path], limit: int) -> list[np.ndarray]:
     """The first pictures, (H, W, 3) uint8 each."""
-    found = islice(picture_bytes(sources), limit)
-    return [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for _, data in found]
+    return [_decoded(*found) for found in islice(picture_bytes(sources), limit)]
+
+
+def _decoded(name: str, data: bytes) -> np.ndarray:
+    """Pixels (H, W, 3) uint8 of a picture file.
+
+    Raises:
+        PictureError: it is damaged, or no picture.
+    """
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise PictureError(f"{name}: cannot be read as a picture to train on") from error
 
 
 class PhotographCrops:
@@ -80,8 +91,8 @@ class PhotographCrops:
     ) -> None:
         self.size, self.enlarged, self.upright = size, enlarged, upright
         self.pictures: list[np.ndarray] = []
-        for _, data in picture_bytes(sources):
-            rgb = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        for name, data in picture_bytes(sources):
+            rgb = _decoded(name, data)
             if min(rgb.shape[:2]) * enlarged >= size:
                 self.pictures.append(rgb)
         if not self.pictures:
