@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -51,7 +52,8 @@ def small_transform() -> FeatureTransform:
 
 def install(
     folder: Path, *, scene: str | None = None, replaced: dict[str, torch.Tensor] | None = None,
-    longer_side: int = 320,
+    longer_side: int = 320, shares: Sequence[tuple[float, float]] = (),
+    coded_side: int | None = None,
 ) -> Path:  # fmt: skip
     """Fill a folder for `VCMCODEC_WEIGHTS`; the models in it fit the installed scene model."""
     blob = weights.pack(small_network(), labels=VOC, longer_side=longer_side)
@@ -65,5 +67,7 @@ def install(
         vision=vision,
         base_quality=QUALITIES,
         replaced=replaced,
+        preview_shares=shares,
+        longer_side=coded_side,
     )
     return folder

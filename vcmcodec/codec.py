@@ -18,6 +18,7 @@ from vcmcodec.bitstream.constants import MAX_RATE_LEVEL, CoderId, Kind, LayerId,
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.bitstream.header import Header, LayerInfo, TaskInfo
 from vcmcodec.bitstream.limits import Limits
+from vcmcodec.bitstream.parameters import CodedSize
 from vcmcodec.encoding import AUTO as AUTO
 from vcmcodec.encoding import Encoded as Encoded
 from vcmcodec.encoding import EncodeOptions as EncodeOptions
@@ -34,13 +35,13 @@ from vcmcodec.encoding import (
     target_bytes,
 )
 from vcmcodec.errors import RequestError
-from vcmcodec.models import default_base_quality, load_model
+from vcmcodec.models import default_base_quality, default_longer_side, load_model
 from vcmcodec.reader import Reader
 from vcmcodec.sources import Openable
 
 if TYPE_CHECKING:
     from vcmcodec.nn.model_tensors import Model
-    from vcmcodec.profiles.scene import Levels, Piece, Tally
+    from vcmcodec.profiles.scene import Levels, Piece, Source, Tally
     from vcmcodec.vision.backend import Features
 
 OPENING_STEP = 500  # hundredths of quality between two tries for a picture unlike photographs
@@ -94,10 +95,15 @@ def _encode_scene(
     plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device)
     tasks = choose_tasks(spec, options.tasks)
     model = load_model(spec.name, options.model, device=device)
-    labels = cell_labels(plan, picture.height, picture.width)
-    tiled = picture.height * picture.width > scene.TILED_FROM_PIXELS
+    size = _coded_size(picture, model, tasks, options)
+    rgb = picture.rgb
+    if size != (picture.height, picture.width):
+        rgb = pixels.reduce(rgb, size)
+        plan = plan and grouping.reduced(plan, (picture.height, picture.width), size)
+    labels = cell_labels(plan, *size)
+    tiled = size[0] * size[1] > scene.TILED_FROM_PIXELS
     source = scene.Source(
-        picture.rgb, labels, len(plan.groups) if plan else 1, scene.TILE_CELLS if tiled else 0
+        rgb, labels, len(plan.groups) if plan else 1, scene.TILE_CELLS if tiled else 0
     )
     usual = _default_base_quality(model, tasks)
     levels = _levels(tasks, options, usual)
@@ -107,7 +113,7 @@ def _encode_scene(
     def finish(
         at: scene.Levels, parts: Iterable[scene.Piece], tally: scene.Tally | None = None
     ) -> Encoded:
-        header = _header(picture, model, plan, tasks, at, source.tile)
+        header = _header(picture, model, plan, tasks, at, source)
         runs = scene.encode(model, source, parts, at, digest=options.digest, tally=tally)
         data = files.write(header, [*named(runs, plan), *_extras(picture, plan, options, header)])
         notes = picture.warnings + (plan.warnings if plan else ())
@@ -157,13 +163,37 @@ def _encode_open(
     return dataclasses.replace(encoded, warnings=(*encoded.warnings, note))
 
 
+def _machine_names(tasks: Sequence[TaskInfo]) -> tuple[str, ...]:
+    asked = {info.task for info in tasks}
+    return tuple(catalogue.task(task).name for task in MACHINE_TASKS if task in asked)
+
+
+def _coded_size(
+    picture: pixels.Picture, model: Model, tasks: Sequence[TaskInfo], options: EncodeOptions
+) -> tuple[int, int]:
+    """Height and width at which a picture is coded.
+
+    Raises:
+        RequestError: a longer side below 0.
+    """
+    true = picture.height, picture.width
+    longer = options.longer_side
+    if longer is None:
+        if any(info.task == TaskId.HUMAN for info in tasks):
+            return true
+        longer = default_longer_side(model.fingerprint) or 0
+    if longer < 0:
+        raise RequestError(f"a picture cannot be reduced to {longer} pixels")
+    if longer == 0 or longer >= max(true):
+        return true
+    return max(1, round(true[0] * longer / max(true))), max(1, round(true[1] * longer / max(true)))
+
+
 def _default_base_quality(model: Model, tasks: Sequence[TaskInfo]) -> float:
     """The cheapest base that serves every machine task that is asked for."""
     from vcmcodec.profiles.scene import DEFAULT_BASE_QUALITY
 
-    asked = {info.task for info in tasks}
-    machines = tuple(catalogue.task(task).name for task in MACHINE_TASKS if task in asked)
-    measured = default_base_quality(model.fingerprint, machines)
+    measured = default_base_quality(model.fingerprint, _machine_names(tasks))
     return DEFAULT_BASE_QUALITY if measured is None else measured
 
 
@@ -214,23 +244,25 @@ def _search(
 
 def _header(
     picture: pixels.Picture, model: Model, plan: grouping.GroupPlan | None,
-    tasks: tuple[TaskInfo, ...], levels: Levels, tile: int,
+    tasks: tuple[TaskInfo, ...], levels: Levels, source: Source,
 ) -> Header:  # fmt: skip
     layers = [LayerInfo(LayerId.BASE, levels.base)]
     if levels.people is not None:
         layers += [LayerInfo(layer, levels.people) for layer in (LayerId.MID, LayerId.FULL)]
+    coded = CodedSize(*source.rgb.shape[:2])
+    reduced = coded.is_reduced(picture.height, picture.width)
     return Header(
         profile=catalogue.profile("scene").id,
         fingerprint=model.fingerprint,
         width=picture.width,
         height=picture.height,
         grey=picture.grey,
-        tile=tile,
+        tile=source.tile,
         coder=CoderId.RANS_16,
         tasks=tasks,
         layers=tuple(layers),
         groups=group_table(plan),
-        parameters=b"",
+        parameters=coded.pack() if reduced else b"",
     )
 
 

@@ -35,6 +35,8 @@ class EncodeOptions:
             features.
         base_quality: rate level of the base layer, 0..100; None for the lowest that serves the
             tasks.
+        longer_side: pixels to which the longer side of the picture is reduced before it is coded, 0
+            for never; None for what the machine tasks need, where people will not look at it.
         target_size: bytes that the whole file may have; overrides the quality.
         target_bpp: the same in bits a pixel.
         profile: name of a profile.
@@ -50,6 +52,7 @@ class EncodeOptions:
     tasks: Sequence[str | TaskId] | None = None
     quality: float | None = None
     base_quality: float | None = None
+    longer_side: int | None = None
     target_size: int | None = None
     target_bpp: float | None = None
     profile: str = "scene"

@@ -220,6 +220,8 @@ def _level(
     module: ModuleType, model: Any, split: str, tasks: tuple[TaskInfo, ...], options: EncodeOptions
 ) -> int:
     """The rate level that is asked for, else the one that serves the tasks."""
+    if options.longer_side:
+        raise RequestError("features are taken at the network's own size: no longer side")
     if options.quality is not None and options.base_quality is not None:
         raise RequestError("features have one quality: give quality or base quality, not both")
     given = options.quality if options.base_quality is None else options.base_quality

@@ -156,6 +156,30 @@ def from_boxes(boxes: Sequence[Mapping[str, Any]], height: int, width: int) -> G
     return _plan(ids, facts, notes)
 
 
+def reduced(plan: GroupPlan, true: tuple[int, int], coded: tuple[int, int]) -> GroupPlan:
+    """The same groups on the cells of a picture that is reduced before it is coded.
+
+    A cell belongs to the group of the cell under its centre.
+
+    Args:
+        plan: of the true picture.
+        true, coded: height and width before and after.
+    """
+    index = []
+    for before, after, count in zip(true, coded, _grid(*coded), strict=True):
+        centre = np.minimum(np.arange(count) * CELL + CELL // 2, after - 1)
+        index.append((2 * centre + 1) * before // (2 * after) // CELL)
+    ids = np.array([group.id for group in plan.groups], np.uint8)[plan.labels[np.ix_(*index)]]
+    facts = {group.id: (group.label, group.score) for group in plan.groups}
+    kept = {int(value) for value in np.unique(ids)}
+    lost = [
+        f"group {group.label or group.id} has no cell left in the reduced picture; it vanishes"
+        for group in plan.groups
+        if group.id not in kept
+    ]
+    return _plan(ids, facts, [*plan.warnings, *lost])
+
+
 def read(
     source: str | os.PathLike[str] | bytes,
     height: int,

@@ -3,9 +3,10 @@
     base latent -> feature transform -> split tensor -> rest of the network
 
 A latent cannot be scaled like a picture.  So where the network would look at the picture reduced,
-since it is larger than the network's input, it looks at the base layer's own preview, reduced:
+since it is larger than the network's input, or where it was reduced before it was coded, it looks
+at the base layer's own preview, scaled:
 
-    base latent -> synthesis at its narrowest width -> reduced picture -> network
+    base latent -> synthesis at its narrowest width -> scaled picture -> network
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from vcmcodec import catalogue, feature_codec
-from vcmcodec.bitstream.constants import CELL, WIDTHS, LayerId
+from vcmcodec import catalogue, feature_codec, pixels
+from vcmcodec.bitstream.constants import CELL
 from vcmcodec.bitstream.header import Header
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import RequestError
@@ -27,7 +27,7 @@ from vcmcodec.models import TasksModel, find_tasks, load_tasks
 from vcmcodec.nn.feature_transform import SPLIT_STRIDE, level_features
 from vcmcodec.reader import BaseLatent, Reader
 from vcmcodec.sources import Openable
-from vcmcodec.vision.geometry import MULTIPLE, InputGeometry
+from vcmcodec.vision.geometry import MULTIPLE, InputGeometry, fill
 from vcmcodec.vision.network import TASKS
 from vcmcodec.vision.predictions import DetectedObject, LabelMap, Predictions
 from vcmcodec.vision.predictor import Predictor
@@ -94,7 +94,8 @@ def analyze_reader(
     if vision is not None:
         raise RequestError("the file holds a picture, whose base layer has a network of its own")
     model = load_tasks(reader.header.fingerprint, device=device)
-    if max(reader.header.height, reader.header.width) > model.vision.longer_side:
+    true = reader.header.height, reader.header.width
+    if reader.header.coded_size != true or max(true) > model.vision.longer_side:
         return _see_preview(reader, model, tasks, score, groups, device)
     return see(reader.latent(groups=groups, device=device), reader.header, model, tasks, score)
 
@@ -147,21 +148,23 @@ def see(
     return _only_present(Predictor(model.vision).interpret(output, geometry, score), base.present)
 
 
+@torch.inference_mode()
 def _see_preview(
     reader: Reader, model: TasksModel, tasks: Collection[str], score: float, groups: Groups,
     device: str,
 ) -> Predictions:  # fmt: skip
     """Results of a picture larger than the network's input; see the module."""
-    shown = reader.inspect(groups=groups, width=WIDTHS[LayerId.BASE], device=device).image
-    present = np.ones((reader.header.cell_rows, reader.header.cell_columns), bool)
-    if "A" in shown.mode:
-        alpha = shown.getchannel("A")
-        present = np.asarray(alpha)[::CELL, ::CELL] > 0
-        ground = Image.new("RGB", shown.size, (GREY, GREY, GREY))
-        ground.paste(shown.convert("RGB"), mask=alpha)
-        shown = ground
-    found = Predictor(model.vision).predict(np.asarray(shown.convert("RGB")), tasks, score)
-    return _only_present(found, present)
+    header = reader.header
+    rgb, present = reader.preview(groups=groups, device=device)
+    if not present.all():
+        shown = present.repeat(CELL, 0).repeat(CELL, 1)[: rgb.shape[0], : rgb.shape[1]]
+        rgb[~shown] = GREY
+    vision = model.seeing_previews(header.layers[0].rate_level / 100)
+    longer = vision.longer_side
+    geometry = InputGeometry.fit(header.height, header.width, longer)
+    image = fill(rgb, geometry).to(vision.network.mean.device)
+    found = Predictor(vision).interpret(vision.network(image, tasks), geometry, score)
+    return _only_present(found, present, header.coded_size)
 
 
 def _to_whole(split: Tensor) -> Tensor:
@@ -173,22 +176,35 @@ def _to_whole(split: Tensor) -> Tensor:
     return split.contiguous(memory_format=torch.channels_last)
 
 
-def _cell_of(thing: DetectedObject) -> tuple[int, int]:
+def _cell_of(thing: DetectedObject, scale: tuple[float, float]) -> tuple[int, int]:
     """Row and column of the cell in which an object has its centre."""
     x, y, w, h = thing.box
-    return int((y + h / 2) // CELL), int((x + w / 2) // CELL)
+    return int((y + h / 2) * scale[0] // CELL), int((x + w / 2) * scale[1] // CELL)
 
 
-def _only_present(found: Predictions, present: np.ndarray) -> Predictions:
-    """Leave out what lies in cells of which nothing was decoded."""
+def _only_present(
+    found: Predictions, present: np.ndarray, coded: tuple[int, int] | None = None
+) -> Predictions:
+    """Leave out what lies in cells of which nothing was decoded.
+
+    Args:
+        found: in pixels of the true picture.
+        present: (rows, columns) bool.
+        coded: height and width at which the picture is coded, where that is not the true size.
+    """
     if present.all():
         return found
+    true = found.height, found.width
+    coded = coded or true
     objects, label_map = found.objects, found.label_map
     if objects is not None:
         last = present.shape[0] - 1, present.shape[1] - 1
-        cells = [tuple(map(min, _cell_of(thing), last)) for thing in objects]
+        scale = coded[0] / true[0], coded[1] / true[1]
+        cells = [tuple(map(min, _cell_of(thing, scale), last)) for thing in objects]
         objects = tuple(t for t, cell in zip(objects, cells, strict=True) if present[cell])
     if label_map is not None:
-        shown = present.repeat(CELL, 0).repeat(CELL, 1)[: found.height, : found.width]
+        shown = present.repeat(CELL, 0).repeat(CELL, 1)[: coded[0], : coded[1]]
+        if coded != true:
+            shown = pixels.enlarge(shown, true)
         label_map = LabelMap(np.where(shown, label_map.labels, 0).astype(np.uint8), label_map.names)
     return Predictions(found.height, found.width, objects, found.classes, label_map)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,14 +30,34 @@ class TasksModel:
     Attributes:
         id: name of the model.
         transform: base latent -> split tensor.
-        vision: the network behind the split point, with the tensors that were trained for it.
+        vision: the network behind the split point.
+        replaced: tensors of its first stages that learned on previews, by their names.
         facts: what the weight file says of itself.
     """
 
     id: str
     transform: FeatureTransform
     vision: VisionModel
+    replaced: Mapping[str, Tensor]
     facts: TaskFacts
+
+    def seeing_previews(self, quality: float) -> VisionModel:
+        """The network for previews of base layers of a quality, 0..100.
+
+        Its first stages are a mixture of those that learned on previews and the network's own: the
+        finer a preview, the more it is like the picture itself.
+        """
+        import copy
+
+        share = self.facts.share_at(quality)
+        network = copy.copy(self.vision.network)
+        network._modules = dict(network._modules)
+        for name in sorted({name.partition(".")[0] for name in self.replaced}):
+            network._modules[name] = copy.deepcopy(network._modules[name])
+        state = network.state_dict()
+        for name, value in self.replaced.items():
+            state[name].lerp_(value.to(state[name]), share)
+        return dataclasses.replace(self.vision, network=network)
 
 
 def load_model(
@@ -142,6 +163,16 @@ def default_base_quality(scene: bytes, tasks: tuple[str, ...]) -> float | None:
     return max(known[task] for task in tasks)
 
 
+def default_longer_side(scene: bytes) -> int | None:
+    """Pixels to which pictures that machines alone will look at are reduced; None: they are not.
+
+    Args:
+        scene: fingerprint of the picture model.
+    """
+    found = find_tasks(scene)
+    return None if found is None else found[1].longer_side
+
+
 @functools.lru_cache(maxsize=16)
 def _task_facts(path: Path) -> TaskFacts:
     from safetensors import SafetensorError, safe_open
@@ -166,13 +197,12 @@ def _load_tasks(model_id: str, path: Path, vision_path: Path, device: str) -> Ta
         transform = transform.to(device)
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"no device {device}: {str(error).splitlines()[0]}") from error
-    return TasksModel(model_id, transform, _with_replaced(vision, replaced, facts), facts)
+    _check_fit(vision, replaced, facts)
+    return TasksModel(model_id, transform, vision, replaced, facts)
 
 
-def _with_replaced(
-    vision: VisionModel, replaced: Mapping[str, Tensor], facts: TaskFacts
-) -> VisionModel:
-    """Replace tensors of a vision network that nobody else holds; returns it."""
+def _check_fit(vision: VisionModel, replaced: Mapping[str, Tensor], facts: TaskFacts) -> None:
+    """Raise WeightsError unless transform and replaced tensors fit the vision network."""
     from vcmcodec.vision.split import split_points
 
     points = split_points(vision.network.config)
@@ -188,5 +218,3 @@ def _with_replaced(
     for name, value in replaced.items():
         if name not in state or state[name].shape != value.shape:
             raise WeightsError(f"the vision network has no {name} of shape {tuple(value.shape)}")
-        state[name].copy_(value)
-    return vision

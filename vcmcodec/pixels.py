@@ -197,6 +197,18 @@ def to_image(
     return image
 
 
+def reduce(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Scale (H, W, 3) down to (height, width), with the filter that vision networks use."""
+    small = Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(small).copy()
+
+
+def enlarge(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Scale pixels (H, W, 3) uint8, or a mask (H, W) bool, up to (height, width)."""
+    how = Image.Resampling.NEAREST if values.dtype == bool else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(values).resize(size[::-1], how)).copy()
+
+
 def parse_colour(colour: str | tuple[int, int, int]) -> tuple[int, int, int]:
     """RGB of a colour's name, of #rrggbb, or of three numbers.
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vcmcodec import catalogue, pixels
 from vcmcodec.bitstream import icc
-from vcmcodec.bitstream.constants import WIDTHS, Kind, LayerId
+from vcmcodec.bitstream.constants import CELL, WIDTHS, Kind, LayerId
 from vcmcodec.bitstream.container import Container, Entry
 from vcmcodec.bitstream.describe import Description, describe
 from vcmcodec.bitstream.header import Group, Header
@@ -66,6 +66,25 @@ class BaseLatent:
     level: Level
     present: np.ndarray
     groups: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """Decoded pixels at the size at which the picture is coded.
+
+    Attributes:
+        rgb: (H, W, 3) uint8, black where nothing was decoded.
+        there: (rows, columns) bool, the cells that were.
+        layer: the highest layer that all of it comes from.
+        groups: ids of the groups that it shows.
+        icc_profile: of the picture, where it was asked for.
+    """
+
+    rgb: np.ndarray
+    there: np.ndarray
+    layer: LayerId
+    groups: tuple[int, ...]
+    icc_profile: bytes | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,29 +206,58 @@ class Reader:
             FormatError: a substream is damaged.
             WeightsError: the model is not there.
         """
-        from vcmcodec.profiles import scene
-
-        header = self.header
         colour = None
         if background is not None and background != TRANSPARENT:
             colour = pixels.parse_colour(background)
         top = self.parts.top_layer(width)
-        choice = self.parts.choose(self.parts.positions(groups), top)
         profiles = self.container.find(Kind.ICC)[:1] if top > LayerId.BASE else ()
+        shown = self._coded_pixels(groups, top, profiles, device)
+        absent = 1 - float(_pixels(shown.there, self.header.coded_size).mean())
+        image = _finish(shown, self.header, colour)
+        return Decoded(image, shown.layer, shown.groups, absent, self.warnings)
+
+    def preview(
+        self, *, groups: Sequence[str | int] | str | int | None = None, device: str = "cpu"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the base layer alone shows, at the size at which the picture is coded.
+
+        Args:
+            groups: labels or ids; None for all that are there.
+            device: where the synthesis runs.
+
+        Returns:
+            Pixels (H, W, 3) uint8, black where nothing was decoded, and the cells (rows, columns)
+            bool that are there.
+
+        Raises:
+            VcmError: as `inspect`.
+        """
+        base = self.parts.top_layer(WIDTHS[LayerId.BASE])
+        shown = self._coded_pixels(groups, base, (), device)
+        return shown.rgb, shown.there
+
+    def _coded_pixels(
+        self, groups: Sequence[str | int] | str | int | None, top: LayerId,
+        profiles: tuple[Entry, ...], device: str,
+    ) -> _Shown:  # fmt: skip
+        """Decode up to a layer, at the size at which the picture is coded."""
+        from vcmcodec.profiles import scene
+
+        choice = self.parts.choose(self.parts.positions(groups), top)
         got = self._fetch(choice, profiles, device)
-        data, labels, model = got.data, got.labels, got.model
-        rgb = np.zeros((header.height, header.width, 3), np.uint8)
+        data, labels, size = got.data, got.labels, self.header.coded_size
+        rgb = np.zeros((*size, 3), np.uint8)
         there = np.zeros(labels.shape, bool)
         for layer in sorted(set(choice.layers.values())):
             chosen = {k for k, at in choice.layers.items() if at == layer}
             values, level = self._values(got, choice, layer, chosen)
-            shown = scene.synthesise(model, values, level, labels, (header.height, header.width))
+            shown = scene.synthesise(got.model, values, level, labels, size)
             inside = np.isin(labels, list(chosen))
             there |= inside
             if inside.all():
                 rgb = shown
             else:
-                mask = _pixels(inside, header)
+                mask = _pixels(inside, size)
                 rgb[mask] = shown[mask]
         notes = []
         least = min(choice.layers.values())
@@ -218,9 +266,8 @@ class Reader:
         self._notes = tuple(notes)
         profile_data = data.get(profiles[0]) if profiles else None
         kept = None if profile_data is None else icc.expand(profile_data)
-        image, absent = _finish(rgb, there, header, kept, colour)
-        ids = tuple(header.group_ids[k] for k in sorted(choice.layers))
-        return Decoded(image, least, ids, absent, self.warnings)
+        ids = tuple(self.header.group_ids[k] for k in sorted(choice.layers))
+        return _Shown(rgb, there, least, ids, kept)
 
     def latent(
         self, *, groups: Sequence[str | int] | str | int | None = None, device: str = "cpu"
@@ -274,25 +321,24 @@ class Reader:
         return values, got.levels.at(layer, got.model.codec.latent.levels)
 
 
-def _pixels(cells: np.ndarray, header: Header) -> np.ndarray:
+def _pixels(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A mask of cells as a mask of pixels, (H, W)."""
-    wide = cells.repeat(16, 0).repeat(16, 1)
-    return np.asarray(wide[: header.height, : header.width])
+    wide = cells.repeat(CELL, 0).repeat(CELL, 1)
+    return np.asarray(wide[: size[0], : size[1]])
 
 
-def _finish(
-    rgb: np.ndarray, there: np.ndarray, header: Header, icc_profile: bytes | None,
-    colour: tuple[int, int, int] | None,
-) -> tuple[Image.Image, float]:  # fmt: skip
-    """Background or alpha where nothing was decoded; the picture and the share of such pixels."""
-    if there.all():
-        return pixels.to_image(rgb, header.grey, icc_profile), 0.0
-    mask = _pixels(there, header)
-    absent = 1 - float(mask.mean())
+def _finish(shown: _Shown, header: Header, colour: tuple[int, int, int] | None) -> Image.Image:
+    """The picture in its true size; background or alpha where nothing was decoded."""
+    rgb, size = shown.rgb, (header.height, header.width)
+    mask = _pixels(shown.there, header.coded_size)
+    if header.coded_size != size:
+        rgb, mask = pixels.enlarge(rgb, size), pixels.enlarge(mask, size)
+    if shown.there.all():
+        return pixels.to_image(rgb, header.grey, shown.icc_profile)
     if colour is None:
         rgb[~mask] = 0
         alpha = np.where(mask, 255, 0).astype(np.uint8)
-        return pixels.to_image(rgb, header.grey, icc_profile, alpha), absent
+        return pixels.to_image(rgb, header.grey, shown.icc_profile, alpha)
     rgb[~mask] = colour
     grey = header.grey and len(set(colour)) == 1
-    return pixels.to_image(rgb, grey, icc_profile), absent
+    return pixels.to_image(rgb, grey, shown.icc_profile)

@@ -10,6 +10,7 @@ from vcmcodec.bitstream import icc
 from vcmcodec.bitstream.constants import CoderId, Kind, LayerId, ProfileId, TaskId
 from vcmcodec.bitstream.container import Substream, write
 from vcmcodec.bitstream.header import Box, Group, Header, LayerInfo, TaskInfo
+from vcmcodec.bitstream.parameters import CodedSize
 
 UNKNOWN_ANCILLARY = 0x2A
 PAYLOAD = st.binary(max_size=40)
@@ -53,12 +54,18 @@ def groups_of_a_grid(draw, rows: int, columns: int) -> tuple[tuple[Group, ...], 
 @st.composite
 def headers(draw) -> tuple[Header, tuple[int, ...]]:
     width, height = draw(st.integers(1, 90)), draw(st.integers(1, 90))
-    groups, labels = draw(groups_of_a_grid(-(-height // 16), -(-width // 16)))
+    profile = draw(st.sampled_from(ProfileId))
+    coded = CodedSize(height, width)
+    parameters = b"" if profile == ProfileId.SCENE else draw(st.binary(max_size=64))
+    if profile == ProfileId.SCENE and draw(st.booleans()):
+        coded = CodedSize(draw(st.integers(1, height)), draw(st.integers(1, width)))
+        parameters = coded.pack() if coded.is_reduced(height, width) else b""
+    groups, labels = draw(groups_of_a_grid(-(-coded.height // 16), -(-coded.width // 16)))
     layers = draw(st.sampled_from([(0,), (0, 1), (0, 1, 2), (0, 2)]))
     tasks = draw(st.dictionaries(st.sampled_from([0, 1, 2, 3, 77]), st.sampled_from(layers)))
     minor = draw(st.sampled_from([0, 0, 0, 4]))
     header = Header(
-        profile=draw(st.sampled_from(ProfileId)),
+        profile=profile,
         fingerprint=draw(st.binary(min_size=8, max_size=8)),
         width=width,
         height=height,
@@ -71,7 +78,7 @@ def headers(draw) -> tuple[Header, tuple[int, ...]]:
         ),
         layers=tuple(LayerInfo(LayerId(layer), draw(st.integers(0, 10_000))) for layer in layers),
         groups=groups,
-        parameters=draw(st.binary(max_size=64)),
+        parameters=parameters,
         version=(1, minor),
         extra=draw(st.binary(max_size=9)) if minor else b"",
     )

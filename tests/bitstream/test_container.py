@@ -12,6 +12,7 @@ from random_files import CountingSource, layered_file, made_files, plain_header
 from vcmcodec.bitstream.constants import SIGNATURE, Kind, LayerId
 from vcmcodec.bitstream.container import Container, Substream, write
 from vcmcodec.bitstream.limits import Limits
+from vcmcodec.bitstream.parameters import CodedSize
 from vcmcodec.bitstream.ranges import RangeReader
 from vcmcodec.errors import (
     FormatError,
@@ -129,7 +130,7 @@ def read_or_refused(data: bytes) -> None:
 
 
 def test_every_flipped_bit_is_noticed():
-    header = plain_header(parameters=b"p", tile=7)
+    header = plain_header(parameters=CodedSize(500, 760).pack(), tile=7)
     parts = [
         Substream(Kind.LATENT, LayerId.BASE, 0, b"some bytes", tile=2),
         Substream(Kind.DIGEST, LayerId.BASE, 0, b"12345678", tile=2),

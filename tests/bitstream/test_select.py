@@ -179,7 +179,7 @@ CHANGES = {
     "height": {"height": 511},
     "grey": {"grey": True},
     "tile": {"tile": 50},
-    "parameters": {"parameters": b"p"},
+    "parameters": {"parameters": b"\x30\x30"},
 }
 
 

@@ -269,7 +269,7 @@ def test_the_base_layer_answers_without_pixels_beside_others(
     labels = write_set(tmp_path, 2)
     found = task_bench.run(LabelledSet(labels), plan, resamples=0)
     base, jpeg, _ = found.curves
-    assert (base.codec, base.variant, base.ours) == ("vcm base", "from the file", True)
+    assert (base.codec, base.variant, base.ours) == ("vcm base", "full size", True)
     assert set(base.points[0].scores) == {"mAP50", "mAP", "mIoU", "presence"}
     rgb = LabelledSet(labels).pictures().__next__().rgb()
     first = Subject(tasks=("detection",), base_quality=0).encode(rgb, None)

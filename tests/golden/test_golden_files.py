@@ -76,6 +76,9 @@ DECODED: dict[str, Callable[[], bytes]] = {
         drop_groups=[200],
         redact=True,
     ),
+    "reduced-groups": lambda: codec.encode(
+        _photograph(96, 128), longer_side=85, groups=_mask(96, 128), digest=True
+    ),
     "grey-odd-size": lambda: codec.encode(_photograph(37, 53)[..., 1], digest=True),
     "one-pixel": lambda: codec.encode(_photograph(1, 1), digest=True),
     "tiled-groups": _tiled,
@@ -146,6 +149,13 @@ def _latent_bit_flipped() -> bytes:
     return _changed(at, _whole()[at] ^ 1)
 
 
+def _coded_larger() -> bytes:
+    file = bytearray((FOLDER / "decode" / "reduced-groups.vcm").read_bytes())
+    at = file.index(bytes((2, 64, 85)))  # parameters: two bytes, 64 x 85 pixels of 96 x 128
+    file[at + 1] = 97
+    return _sealed(bytes(file))
+
+
 REFUSED: dict[str, tuple[Callable[[], bytes], type[Exception]]] = {
     "signature--line-ends-changed": (lambda: _whole().replace(b"\r\n", b"\n", 1), FormatError),
     "signature--seven-bits": (lambda: _changed(0, 0x09), FormatError),
@@ -155,6 +165,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], type[Exception]]] = {
     "major-version--two": (lambda: _sealed(_changed(8, 2)), UnsupportedError),
     "profile--unknown": (lambda: _sealed(_changed(_flags_at() - 1, 99)), UnsupportedError),
     "flags--reserved-bit": (lambda: _sealed(_changed(_flags_at(), 0x80)), FormatError),
+    "parameters--coded-larger": (_coded_larger, FormatError),
     "header_crc32--one-bit": (lambda: _changed(_flags_at() + 3, 0x55), FormatError),
     "header--cut-off": (lambda: _whole()[:40], FormatError),
     "substreams--bytes-behind": (lambda: _whole() + b"\0", FormatError),

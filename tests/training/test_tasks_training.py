@@ -83,7 +83,7 @@ def test_groups_that_are_missing_are_shown_grey(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taught = trainer(views)
-    taught.recipe = replace(taught.recipe, dropped=1.0)
+    taught.recipe = replace(taught.recipe, dropped=1.0, previews=0.0)
     shown: list[Tensor] = []
     clean = taught.eyes.clean
     monkeypatch.setattr(taught.eyes, "clean", lambda rgb: (shown.append(rgb), clean(rgb))[1])

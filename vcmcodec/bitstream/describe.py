@@ -79,6 +79,7 @@ class Description:
         parameters: of the profile, hexadecimal.
         split: split point of the network whose features are coded; None where a picture is.
         input_size: width and height to which the picture was scaled for that network, or None.
+        coded_size: width and height to which a picture was reduced before it was coded, or None.
         redacted: whether groups were removed without a trace.
         num_bytes: the whole file as its directory says, header included.
         header_bytes: everything before the first substream.
@@ -98,6 +99,7 @@ class Description:
     parameters: str
     split: str | None
     input_size: tuple[int, int] | None
+    coded_size: tuple[int, int] | None
     num_bytes: int
     header_bytes: int
     bpp: float
@@ -125,6 +127,7 @@ def describe(container: Container) -> Description:
         parameters=header.parameters.hex(),
         split=own.split if own else None,
         input_size=(own.scaled_width, own.scaled_height) if own else None,
+        coded_size=_coded_size(header),
         num_bytes=container.size,
         header_bytes=container.header_bytes,
         bpp=_bpp(container, container.size),
@@ -134,6 +137,12 @@ def describe(container: Container) -> Description:
         layers=tuple(_layer_facts(container)),
         groups=tuple(_group_facts(container)),
     )
+
+
+def _coded_size(header: Header) -> tuple[int, int] | None:
+    """Width and height at which a picture is coded; None for features, and for the true size."""
+    height, width = header.coded_size
+    return None if (height, width) == (header.height, header.width) else (width, height)
 
 
 def _feature_parameters(header: Header) -> FeatureParameters | None:
@@ -188,15 +197,15 @@ def _substream_facts(container: Container, entry: Entry) -> SubstreamFacts:
 
 def _group_facts(container: Container) -> Iterable[GroupFacts]:
     header = container.header
+    down, across = header.coded_size
     num_bytes: Counter[int] = Counter()
     for entry in container.entries:
         if entry.kind not in FILE_WIDE_LAYERS:
             num_bytes[entry.group] += entry.length
     for group in header.groups:
         box = group.box
-        left, top = box.left * CELL, box.top * CELL
-        right = min((box.left + box.width) * CELL, header.width)
-        bottom = min((box.top + box.height) * CELL, header.height)
+        left, right = (_pixel(x, across, header.width) for x in (box.left, box.left + box.width))
+        top, bottom = (_pixel(y, down, header.height) for y in (box.top, box.top + box.height))
         yield GroupFacts(
             id=group.id,
             label=group.label,
@@ -205,6 +214,11 @@ def _group_facts(container: Container) -> Iterable[GroupFacts]:
             cells=group.cells,
             num_bytes=num_bytes[group.id],
         )
+
+
+def _pixel(cell: int, coded: int, true: int) -> int:
+    """Where the left or upper edge of a cell lies in the true picture, which it may end."""
+    return min(cell * CELL, coded) * true // coded
 
 
 def _total(entries: Iterable[Entry]) -> int:

@@ -15,6 +15,7 @@ from vcmcodec.bitstream import constants as c
 from vcmcodec.bitstream.constants import CoderId, LayerId, ProfileId, TaskId
 from vcmcodec.bitstream.cursor import ByteReader, ByteWriter
 from vcmcodec.bitstream.limits import Limits
+from vcmcodec.bitstream.parameters import CodedSize
 from vcmcodec.errors import FormatError, RequestError, UnsupportedError, VcmError
 
 Fail = Callable[[str, str], VcmError]
@@ -100,14 +101,26 @@ class Header:
     extra: bytes = b""
 
     @property
+    def coded_size(self) -> tuple[int, int]:
+        """Height and width in pixels at which the picture is coded: the true ones, or less.
+
+        Raises:
+            FormatError: the parameters of a picture are damaged.
+        """
+        if self.profile != ProfileId.SCENE or not self.parameters:
+            return self.height, self.width
+        size = CodedSize.unpack(self.parameters)
+        return size.height, size.width
+
+    @property
     def cell_rows(self) -> int:
         """Rows of the cell grid; the last one may reach beyond the picture."""
-        return -(-self.height // c.CELL)
+        return -(-self.coded_size[0] // c.CELL)
 
     @property
     def cell_columns(self) -> int:
         """Columns of the cell grid; the last one may reach beyond the picture."""
-        return -(-self.width // c.CELL)
+        return -(-self.coded_size[1] // c.CELL)
 
     @property
     def tile_count(self) -> int:
@@ -205,8 +218,24 @@ def check(header: Header, fail: Fail) -> None:
         raise fail("tile", f"{header.tile} is not within 0..{c.MAX_TILE}")
     if len(header.parameters) > c.MAX_PARAMETER_BYTES:
         raise fail("parameters", f"{len(header.parameters)} bytes are more than 64")
+    _check_coded_size(header, fail)
     _check_layers(header, fail)
     _check_groups(header, fail)
+
+
+def _check_coded_size(header: Header, fail: Fail) -> None:
+    if header.profile != ProfileId.SCENE or not header.parameters:
+        return
+    try:
+        size = CodedSize.unpack(header.parameters)
+    except FormatError as error:
+        raise fail("parameters", f"are no coded size: {error}") from error
+    if not size.is_reduced(header.height, header.width):
+        raise fail(
+            "parameters",
+            f"a picture of {header.width} x {header.height} pixels cannot have been reduced to"
+            f" {size.width} x {size.height}",
+        )
 
 
 def _check_layers(header: Header, fail: Fail) -> None:

@@ -1,4 +1,4 @@
-"""What the header's `parameters` hold for profiles whose source is a feature set (norm §6.2)."""
+"""What the header's `parameters` hold: of pictures (norm §6.1) and of feature sets (norm §6.2)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,39 @@ from vcmcodec.errors import FormatError, RequestError
 
 FIELD = "parameters"
 FEATURE_PROFILES = (ProfileId.PYRAMID, ProfileId.BOTTLENECK, ProfileId.SEMANTIC)
+
+
+@dataclass(frozen=True)
+class CodedSize:
+    """Size in pixels to which a picture was reduced before it was coded."""
+
+    height: int
+    width: int
+
+    def pack(self) -> bytes:
+        """The bytes of the header's field."""
+        out = ByteWriter()
+        out.varint(self.height, FIELD)
+        out.varint(self.width, FIELD)
+        return out.done()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> CodedSize:
+        """Read what `pack` wrote.
+
+        Raises:
+            FormatError: these are not two numbers.
+        """
+        reader = ByteReader(data)
+        size = cls(reader.varint(FIELD), reader.varint(FIELD))
+        if reader.left:
+            raise FormatError(FIELD, f"{reader.left} bytes behind the coded size")
+        return size
+
+    def is_reduced(self, height: int, width: int) -> bool:
+        """Whether a picture of that size can have been reduced to this one."""
+        fits = 1 <= self.height <= height and 1 <= self.width <= width
+        return fits and (self.height, self.width) != (height, width)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,12 @@ CODECS = (
     help="Ladder of our base layer and features, 0 to 100.",
 )
 @click.option(
+    "--base-sides",
+    type=options.Numbers(),
+    help="Pixels to which pictures are reduced for our base layer; 0 for not at all."
+    "  [default: 0 and what the tasks model asks for]",
+)
+@click.option(
     "--within",
     type=options.Numbers(),
     default="1,3,5",
@@ -113,11 +119,12 @@ def command(
     r"""Rate against accuracy of machine tasks on labelled pictures.
 
     Each codec's files are decoded and shown to one vision network; of our base layer the results
-    come straight from the file.  Other codecs are run twice: at full size, and first reduced to
-    the size at which the network looks; the better one at each accuracy is compared.  LABELS.json
-    is a COCO label file; classes are matched by name.  What other codecs reached is kept in the
-    user's cache.  What edge and server pay is timed at the end, with nothing from the cache, at
-    each codec's cheapest setting within the largest of --within.
+    come straight from the file.  Codecs of pictures are run twice: at full size, and first reduced
+    to the size at which the network looks; the better one at each accuracy is compared.
+
+    LABELS.json is a COCO label file; classes are matched by name.  What other codecs reached is
+    kept in the user's cache.  What edge and server pay is timed at the end, with nothing from the
+    cache, at each codec's cheapest setting within the largest of --within.
 
     \b
       vcm bench tasks voc-val.json --json tasks.json --html tasks.html
@@ -170,12 +177,14 @@ def _plan(asked: dict[str, Any]) -> Plan:
     if asked["judge_labels"] is not None:
         lines = asked["judge_labels"].read_text(encoding="utf-8").splitlines()
         names = tuple(line.strip() for line in lines if line.strip())
+    sides = asked["base_sides"]
     return Plan(
         asked["codecs"],
         judge=asked["judge"],
         judge_labels=names,
         tasks=asked["tasks"],
         base_ladder=asked["base_quality"],
+        base_sides=None if sides is None else tuple(int(side) for side in sides),
         model=asked["model"],
         threads=asked["threads"],
         cache=None if asked["no_cache"] else default_path(),

@@ -23,6 +23,7 @@ class Settings:
     tasks: tuple[str, ...] | None
     quality: float | None
     base_quality: float | None
+    longer_side: int | None
     target_bpp: float | None
     target_size: int | None
     groups: str | None
@@ -57,6 +58,7 @@ def encode_one(settings: Settings, source: str | bytes) -> batch.Product:
         tasks=settings.tasks,
         quality=settings.quality,
         base_quality=settings.base_quality,
+        longer_side=settings.longer_side,
         target_size=settings.target_size,
         target_bpp=settings.target_bpp,
         profile=settings.profile,
@@ -149,6 +151,13 @@ def _exclusive(**given: Any) -> None:
     "--base-quality",
     type=click.FloatRange(0, 100),
     help="Of the base layer, which machines read.  [default: what the tasks need]",
+)
+@click.option(
+    "--longer-side",
+    type=click.IntRange(0),
+    metavar="PIXELS",
+    help="Reduce larger pictures to this before they are coded; 0: never.  [default: what the tasks"
+    " need, where people will not look]",
 )
 @click.option(
     "--target-bpp",

@@ -11,6 +11,7 @@ from vcmcodec.cli import show, training_options
 from vcmcodec.cli.training_view import training_view
 from vcmcodec.errors import RequestError
 
+LONGER_SIDE = 416  # the vision network's own; `vcm bench tasks --base-sides` says what is best
 _PICTURES = click.Path(exists=True, path_type=Path)
 
 
@@ -38,12 +39,20 @@ _PICTURES = click.Path(exists=True, path_type=Path)
     metavar="TASK=Q",
     help="Lowest quality of the base layer that serves a task, as `vcm bench tasks` found it.",
 )
+@click.option(
+    "--longer-side",
+    type=click.IntRange(0),
+    default=LONGER_SIDE,
+    show_default=True,
+    metavar="PIXELS",
+    help="To what pictures that machines alone look at are reduced before coding; 0: not at all.",
+)
 @click.option("--model", default="tasks-1", show_default=True, help="Name of the exported model.")
 @training_options.quiet
 def command(
     data: tuple[Path, ...], objects: tuple[Path, ...], folder: Path, *, scene: str | None,
     vision: str | None, steps: int | None, minutes: float | None, threads: int, seed: int,
-    target: Path | None, qualities: tuple[str, ...], model: str, quiet: bool,
+    target: Path | None, qualities: tuple[str, ...], longer_side: int, model: str, quiet: bool,
 ) -> int:  # fmt: skip
     r"""Teach what takes base layers to the vision network.
 
@@ -70,7 +79,9 @@ def command(
     with training_view(recipe.steps, quiet) as view:
         taught = tasks.train_tasks(trainer, folder, minutes=minutes, report=view)
     if target is not None:
-        path = pair.export(taught, target, model, base_quality=chosen, steps=trainer.step)
+        path = pair.export(
+            trainer, taught, target, model, base_quality=chosen, longer_side=longer_side or None
+        )
         if not quiet:
             show.say(f"{path.name}: {path.stat().st_size:,} bytes")
     return 0

@@ -28,7 +28,6 @@ from vcmcodec.vision.predictions import Predictions, to_coco
 
 FLOOR = 0.01  # objects below this score are not handed to the evaluation
 TASK = "detection"
-Cells = npt.NDArray[np.bool_]
 Where = Literal["labels", "auto"]
 
 
@@ -91,6 +90,27 @@ class ObjectsOnly:
 
 
 @dataclass(frozen=True, eq=False)
+class Cells:
+    """Which cells of a file hold objects.
+
+    Attributes:
+        there: (rows, columns), true where they do.
+        scale: coded pixels in a true one, down and across.
+    """
+
+    there: npt.NDArray[np.bool_]
+    scale: tuple[float, float]
+
+    def hold(self, box: Sequence[float]) -> bool:
+        """Whether a box (x, y, width, height) has its centre in a cell that is there."""
+        x, y, w, h = box
+        row = int((y + h / 2) * self.scale[0] // CELL)
+        column = int((x + w / 2) * self.scale[1] // CELL)
+        rows, columns = self.there.shape
+        return bool(self.there[min(row, rows - 1), min(column, columns - 1)])
+
+
+@dataclass(frozen=True, eq=False)
 class _Measured:
     """One picture: bytes and detections of the three files, and which cells are in groups."""
 
@@ -143,7 +163,7 @@ def run(
         plain_bytes=sizes[0],
         whole_bytes=sizes[1],
         part_bytes=sizes[2],
-        kept_cells=100 * sum(int(c.sum()) for c in cells) / sum(c.size for c in cells),
+        kept_cells=100 * sum(int(c.there.sum()) for c in cells) / sum(c.there.size for c in cells),
         plain=plain,
         whole=whole,
         part=part,
@@ -176,7 +196,9 @@ def _measure(
     whole = codec.encode_picture(rgb, options, groups=plan).data
     part = edit.extract(whole, drop_groups=[plan.groups[0].id])
     with Reader(part) as reader:
-        cells = reader.latent().present
+        header = reader.header
+        scale = header.coded_size[0] / header.height, header.coded_size[1] / header.width
+        cells = Cells(reader.latent().present, scale)
     files = plain, whole, part
     one, two, three = (machine.analyze(file, tasks=[TASK], score=FLOOR) for file in files)
     return _Measured((len(plain), len(whole), len(part)), (one, two, three), cells)
@@ -202,18 +224,11 @@ def _plan(
     return plan if has_background and len(plan.groups) > 1 else None
 
 
-def _is_inside(box: Sequence[float], cells: Cells) -> bool:
-    """Whether a box (x, y, width, height) has its centre in a cell that is left."""
-    x, y, w, h = box
-    row, column = int((y + h / 2) // CELL), int((x + w / 2) // CELL)
-    return bool(cells[min(row, cells.shape[0] - 1), min(column, cells.shape[1] - 1)])
-
-
 def _truth_inside(labelled: LabelledSet, cells: Mapping[int, Cells]) -> dict[str, Any]:
     """The labels of the measured pictures; objects outside groups are neither hit nor miss."""
     truth = labelled.truth()
     annotations = [
-        a | {"iscrowd": int(a["iscrowd"] or not _is_inside(a["bbox"], cells[a["image_id"]]))}
+        a | {"iscrowd": int(a["iscrowd"] or not cells[a["image_id"]].hold(a["bbox"]))}
         for a in truth["annotations"]
         if a["image_id"] in cells
     ]
@@ -231,7 +246,7 @@ def _results(
         kept = tuple(
             thing
             for thing in found.objects or ()
-            if thing.label in labels and _is_inside(thing.box, one.cells)
+            if thing.label in labels and one.cells.hold(thing.box)
         )
         results += to_coco([Predictions(found.height, found.width, kept)], [number], labels)
     return results

@@ -75,7 +75,7 @@ class _Operation:
 
 def _own_operations(picture: NamedPicture, quality: float, model: str | None) -> list[_Operation]:
     full = Subject(tasks=None, model=model)
-    base = Subject(tasks=("detection",), model=model)
+    base = Subject(tasks=("detection",), longer_side=0, model=model)
     operations = []
     # The base has no quality of its own here: its level is the default, as in the full file.
     for name, subject, level in (("full", full, quality), ("base-layer", base, None)):

@@ -22,6 +22,8 @@ class Subject:
             level and a refinement.
         profile: what is coded.
         base_quality: level of the base layer; None for the default of the tasks.
+        longer_side: pixels to which larger pictures are reduced, 0 for never; None for the
+            default of the tasks.
         model: name of a model; None for the profile's default.
         split: split point, of profiles of features; None for the model's first.
     """
@@ -30,6 +32,7 @@ class Subject:
     tasks: tuple[str, ...] | None = ("human",)
     profile: str = "scene"
     base_quality: float | None = None
+    longer_side: int | None = None
     model: str | None = None
     split: str | None = None
 
@@ -48,6 +51,7 @@ class Subject:
             tasks=self.tasks,
             quality=quality,
             base_quality=self.base_quality,
+            longer_side=self.longer_side,
             groups=groups,
             profile=self.profile,
             model=self.model,

@@ -289,7 +289,7 @@ def open_rival(name: str, threads: int) -> PixelCodec | str:
 def open_own(name: str, model: str | None, ladder: tuple[float, ...] | None) -> OwnPictures:
     """Ours as a codec of pixels: `vcm-preview` (base layer alone) or `vcm-picture` (for people)."""
     if name == "vcm-preview":
-        subject = Subject(tasks=("detection",), model=model)
+        subject = Subject(tasks=("detection",), longer_side=0, model=model)
         return OwnPictures(subject, name, "vcm base as a picture", ladder or BASE_LADDER, True)
     subject = Subject(tasks=("human",), model=model)
     return OwnPictures(subject, name, "vcm picture", PICTURE_LADDER, False)

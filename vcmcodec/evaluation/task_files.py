@@ -10,7 +10,7 @@ from vcmcodec.evaluation.labelled import LabelledPicture
 from vcmcodec.evaluation.metrics import Pixels
 from vcmcodec.evaluation.subject import Subject
 from vcmcodec.evaluation.task_codecs import own_file
-from vcmcodec.evaluation.task_subjects import FLOOR, Outcome, Sides, own_version
+from vcmcodec.evaluation.task_subjects import FLOOR, FULL_SIZE, Outcome, Sides, own_version
 from vcmcodec.feature_parts import check_split
 from vcmcodec.models import find_tasks, load_model
 from vcmcodec.vision.predictions import Predictions
@@ -61,7 +61,7 @@ def _seeing_version(model: str | None, profile: str) -> str:
 class FileSubject:
     """Our files for machines alone, and results from their bytes without pixels."""
 
-    variant, ours = FROM_FILE, True
+    ours = True
 
     def __init__(
         self,
@@ -82,6 +82,8 @@ class FileSubject:
         """
         self.codec, self.settings = codec, settings
         self._analyze, self._subject, self._tasks = analyze, subject, tasks
+        side = subject.longer_side
+        self.variant = FROM_FILE if side is None else f"reduced to {side}" if side else FULL_SIZE
         self.version = _seeing_version(subject.model, subject.profile)
         coded = "base layer alone"
         if catalogue.profile(subject.profile).source == "features":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vcmcodec import machine
+from vcmcodec import machine, pretrained
 from vcmcodec.errors import RequestError, VcmError
 from vcmcodec.evaluation.prediction_cache import PredictionCache
 from vcmcodec.evaluation.subject import Subject
@@ -29,6 +29,7 @@ from vcmcodec.evaluation.task_subjects import (
     Uncompressed,
     open_judge,
 )
+from vcmcodec.models import default_longer_side
 from vcmcodec.vision.network import TASKS
 
 
@@ -42,6 +43,8 @@ class Plan:
         judge_labels: class names of an ONNX file without its own.
         tasks: what is asked; None for everything that the network can do.
         base_ladder: levels of our base layer and of features; None for those of `task_codecs`.
+        base_sides: pixels to which pictures are reduced for our base layer, 0 for not at all; None
+            for both full size and what the tasks model asks for.
         model: name of our model.
         threads: of AVIF and HEVC.
         cache: file of kept results; None keeps nothing.
@@ -52,6 +55,7 @@ class Plan:
     judge_labels: tuple[str, ...] | None = None
     tasks: tuple[str, ...] | None = None
     base_ladder: tuple[float, ...] | None = None
+    base_sides: tuple[int, ...] | None = None
     model: str | None = None
     threads: int = 1
     cache: Path | None = None
@@ -111,21 +115,29 @@ class Plan:
         if self.judge is not None:
             return f"vcm {name}: it brings its own network and cannot be judged by another"
         profile, split = FEATURE_VARIANTS.get(name, ("scene", None))
-        subject = Subject(
-            tasks=("detection",) if name == "base" else self.tasks or TASKS,
-            profile=profile,
-            model=self.model if name == "base" else None,
-            split=split,
-        )
+        is_base = name == "base"
+        ladder = self.base_ladder or (BASE_LADDER if is_base else FEATURE_LADDER)
         try:
-            opened = FileSubject(
-                f"vcm {name}",
-                machine.analyze,
-                subject,
-                self.tasks or TASKS,
-                self.base_ladder or (BASE_LADDER if name == "base" else FEATURE_LADDER),
-            )
-            opened.probe(np.zeros((32, 32, 3), np.uint8))
+            opened = []
+            for side in self._sides() if is_base else (None,):
+                subject = Subject(
+                    tasks=("detection",) if is_base else self.tasks or TASKS,
+                    profile=profile,
+                    longer_side=side,
+                    model=self.model if is_base else None,
+                    split=split,
+                )
+                tasks = self.tasks or TASKS
+                opened.append(FileSubject(f"vcm {name}", machine.analyze, subject, tasks, ladder))
+                opened[-1].probe(np.zeros((32, 32, 3), np.uint8))
         except VcmError as error:
             return f"vcm {name}: {str(error).split(';')[0]}"
-        return [opened]
+        return opened
+
+    def _sides(self) -> tuple[int, ...]:
+        """Pixels to which pictures are reduced for our base layer; 0 for full size."""
+        if self.base_sides is not None:
+            return self.base_sides
+        scene = pretrained.find(profile="scene", model_id=self.model)
+        reduced = default_longer_side(bytes.fromhex(scene.fingerprint))
+        return (0, reduced) if reduced else (0,)

@@ -8,13 +8,16 @@ well (its first stages, for previews) stand beside it as `replaced.<name>`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from vcmcodec.bitstream.constants import MAX_SIDE
 from vcmcodec.errors import WeightsError
 from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig
 
@@ -36,6 +39,10 @@ class TaskFacts:
         vision: fingerprint of the vision network, likewise.
         split: split point whose tensor is made.
         base_quality: task -> lowest quality of the base layer, 0..100, that serves it.
+        preview_shares: (base quality, share of the replaced tensors, 0..1), by rising quality;
+            linear in between.  none: they replace the network's own altogether.
+        longer_side: pixels to which a picture that machines alone look at is reduced before it is
+            coded; None: it is not.
         facts: what the model card says in numbers.
     """
 
@@ -44,7 +51,16 @@ class TaskFacts:
     vision: str
     split: str
     base_quality: Mapping[str, float]
+    preview_shares: tuple[tuple[float, float], ...]
+    longer_side: int | None
     facts: Mapping[str, Any]
+
+    def share_at(self, quality: float) -> float:
+        """Share of the replaced tensors at a quality of the base layer, 0..100."""
+        if not self.preview_shares:
+            return 1.0
+        qualities, shares = zip(*self.preview_shares, strict=True)
+        return float(np.interp(quality, qualities, shares))
 
 
 def pack(
@@ -55,6 +71,8 @@ def pack(
     base_quality: Mapping[str, float],
     replaced: Mapping[str, Tensor] | None = None,
     split: str = "c3",
+    preview_shares: Sequence[tuple[float, float]] = (),
+    longer_side: int | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata for a safetensors file.
@@ -66,6 +84,7 @@ def pack(
         base_quality: task -> default quality of the base layer.
         replaced: tensors that take the place of the (folded) vision network's own, by its names.
         split: split point of the vision network.
+        preview_shares, longer_side: see `TaskFacts`.
         facts: for the model card.
     """
     named = {OWN + name: value for name, value in transform.state_dict().items()}
@@ -82,6 +101,8 @@ def pack(
         "vision": vision,
         "split": split,
         "base_quality": {task: float(value) for task, value in base_quality.items()},
+        "preview_shares": [[float(q), float(share)] for q, share in preview_shares],
+        "longer_side": longer_side,
         "facts": dict(facts or {}),
     }
     return tensors, {KEY: json.dumps(about, sort_keys=True)}
@@ -102,12 +123,25 @@ def read_facts(metadata: Mapping[str, str]) -> TaskFacts:
         qualities = {str(k): float(v) for k, v in about["base_quality"].items()}
         if not all(0 <= value <= 100 for value in qualities.values()):
             raise ValueError(f"qualities {qualities} are outside 0 to 100")
+        side = about.get("longer_side")
+        if side is not None and not 1 <= int(side) <= MAX_SIDE:
+            raise ValueError(f"{side} pixels are no side")
         return TaskFacts(
             config, str(about["scene"]), str(about["vision"]), str(about["split"]), qualities,
+            _shares(about.get("preview_shares", ())), None if side is None else int(side),
             dict(about.get("facts", {})),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"these are not the weights of a tasks model: {error!r}") from error
+
+
+def _shares(table: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
+    """Pairs of a quality and a share; ValueError where they are none, or do not ascend."""
+    pairs = tuple((float(quality), float(share)) for quality, share in table)
+    rising = all(low[0] < high[0] for low, high in pairwise(pairs))
+    if not rising or not all(0 <= q <= 100 and 0 <= share <= 1 for q, share in pairs):
+        raise ValueError(f"{pairs} are not shares by quality")
+    return pairs
 
 
 def unpack(

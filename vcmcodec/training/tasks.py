@@ -1,16 +1,16 @@
 """Training of what takes base layers to a vision network: feature transform and preview front.
 
-Codec and vision network stand still.  Every step codes views at random levels, now and then with
-groups left out, rebuilds the split tensor twice, from the decoded base latents and from their
-previews, and compares what the rest of the network makes of it with what it makes of the clean
-views (`eyes`).
+Codec and vision network stand still.  Every step codes views at random levels, rebuilds the split
+tensor from their base layers, by the front from previews or by the transform from latents (now and
+then with groups left out), and compares what the rest of the network makes of it with what it makes
+of the clean views (`eyes`).
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +33,13 @@ from vcmcodec.training.eyes import Eyes, task_features
 from vcmcodec.training.loop import Log, TrainingError, warm_stable_decay
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.photographs import PhotographCrops, random_labels
-from vcmcodec.training.preview_front import PreviewFront, previews, random_side, reduced
+from vcmcodec.training.preview_front import (
+    PreviewFront,
+    best_shares,
+    previews,
+    random_sides,
+    scaled,
+)
 from vcmcodec.vision import weights
 from vcmcodec.vision.backend import PROFILE as VISION
 from vcmcodec.vision.layers import ConvNorm, Residual
@@ -44,6 +50,7 @@ GREY = 0.45  # of the cells that are not there, in the picture that the network 
 # views (N, 3, H, W) in 0..1 and a rate level -> base latents (N, rows, columns, channels)
 LatentSource = Callable[[Tensor, int], Tensor]
 REPORT_EVERY, SAVE_EVERY = 20, 200
+SHARE_BATCHES = 6  # that the shares of the front are chosen on
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,9 @@ class TasksRecipe:
         steps, batch, side: length; views a step; pixels of a view's side.
         top_quality: highest quality of the base layer that is taught; half of the views are below
             a third of it, where most machines' files are.
-        dropped: share of the batches in which groups are missing.
+        previews: share of the steps in which the preview front learns; the transform does in the
+            others.
+        dropped: share of the transform's batches in which groups are missing.
         rate, warmup, decay: step size, steps of growth, share of the steps in which it falls.
         front: step size of the preview front, in `rate`.
         weight_decay, clip, ema: of the optimiser, of gradients, of the averaged weights.
@@ -64,6 +73,7 @@ class TasksRecipe:
     batch: int = 8
     side: int = 256
     top_quality: float = 80.0
+    previews: float = 0.7
     dropped: float = 0.12
     rate: float = 1e-4
     front: float = 0.2
@@ -186,37 +196,45 @@ class TasksTrainer:
         images = self.views.batch(recipe.batch, random)
         top = recipe.top_quality * RATE_LEVEL_MAX / 100
         rate_level = int(top * random.random() * (1.0 if random.random() < 0.5 else 1 / 3))
+        third = min(2, int(3 * rate_level / (top + 1)))
+        if random.random() < recipe.previews:
+            distance = self._of_previews(images, rate_level, random)
+            news = {"preview": float(distance.detach())}
+        else:
+            distance, parts = self._of_latents(images, rate_level, random)
+            news = {"distance": float(distance.detach()), **parts}
+        self._descend(distance)
+        name = next(iter(news))
+        return news | {f"{name}_{third}": news[name]}
+
+    def _of_latents(
+        self, images: Tensor, rate_level: int, random: np.random.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """How far the transform is from what the network sees in the views."""
         latent = self.latents(images, rate_level)
         present = torch.ones(*latent.shape[:3], 1)
-        seen_pixels = previews(self.synthesis, latent)
-        if random.random() < recipe.dropped:
+        if random.random() < self.recipe.dropped:
             labels = random_labels(latent.shape[1], latent.shape[2], random)
             left = labels != random.integers(labels.max() + 1)
             present = present * torch.from_numpy(left).float()[None, :, :, None]
             shown = torch.from_numpy(np.kron(left, np.ones((CELL, CELL)))).float()
             images = images * shown + GREY * (1 - shown)
-            seen_pixels = seen_pixels * shown + GREY * (1 - shown)
         level = Level(rate_level, self.transform.config.levels)
         early, split = task_features(self.transform, latent * present, level, present)
-        seen = self.eyes.decoded(early, split)
-        distance, parts = self.eyes.distance(seen, self.eyes.clean(images))
-        side = random_side(recipe.side, random)
-        shown_twice = self.eyes.decoded(*self.taught.front(reduced(seen_pixels, side)))
-        away, _ = self.eyes.distance(shown_twice, self.eyes.clean(reduced(images, side)))
-        self._descend(distance + away)
-        third = min(2, int(3 * rate_level / (top + 1)))
-        return {
-            "distance": float(distance.detach()),
-            **parts,
-            f"distance_{third}": float(distance.detach()),
-            "preview": float(away.detach()),
-            f"preview_{third}": float(away.detach()),
-        }
+        return self.eyes.distance(self.eyes.decoded(early, split), self.eyes.clean(images))
+
+    def _of_previews(self, images: Tensor, rate_level: int, random: np.random.Generator) -> Tensor:
+        """How far the front is, on previews of the views."""
+        coded, seen = random_sides(self.recipe.side, random)
+        latent = self.latents(scaled(images, coded), rate_level)
+        shown = self.taught.front(scaled(previews(self.synthesis, latent), seen))
+        clean = self.eyes.clean(scaled(images, seen))
+        return self.eyes.distance(self.eyes.decoded(*shown), clean)[0]
 
     def _descend(self, loss: Tensor) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate_at(self.step) * group["pace"]
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)  # what does not learn in this step stays
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.taught.parameters(), self.recipe.clip)
         if not torch.isfinite(norm):
@@ -227,6 +245,19 @@ class TasksTrainer:
         with torch.no_grad():
             for old, new in zip(self.average.parameters(), self.taught.parameters(), strict=True):
                 old.lerp_(new, 1 - decay)
+
+    def preview_shares(self, front: PreviewFront) -> list[tuple[float, float]]:
+        """The best share of a taught front at some qualities of the base layer, on new views."""
+        random = np.random.default_rng((self.recipe.seed, 1))
+        views = [self.views.batch(self.recipe.batch, random) for _ in range(SHARE_BATCHES)]
+
+        def look(quality: float) -> Iterator[tuple[Tensor, Tensor]]:
+            for images in views:
+                coded = scaled(images, CELL * round(0.9 * self.recipe.side / CELL))
+                latent = self.latents(coded, int(quality * RATE_LEVEL_MAX / 100))
+                yield scaled(previews(self.synthesis, latent), self.recipe.side), images
+
+        return best_shares(front, self.eyes, look)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; the file appears whole or not at all."""
@@ -330,18 +361,21 @@ class Installed:
         found = []
         for rgb in (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy():
             quality = rate_level * 100 / RATE_LEVEL_MAX
-            data = codec.encode(rgb, tasks=["detection"], base_quality=quality, model=self.scene.id)
+            data = codec.encode(
+                rgb, tasks=["detection"], base_quality=quality, longer_side=0, model=self.scene.id
+            )
             with Reader(data) as reader:
                 found.append(reader.latent().latent)
         return torch.stack(found).clone()  # no tensor of inference mode
 
     def export(
-        self, taught: Taught, folder: Path, model_id: str, *,
-        base_quality: dict[str, float], steps: int,
+        self, trainer: TasksTrainer, taught: Taught, folder: Path, model_id: str, *,
+        base_quality: dict[str, float], longer_side: int | None,
     ) -> Path:  # fmt: skip
         """Write what was taught as a tasks model; returns the weight file's path."""
         return tasks_export.export(
             taught.transform, folder, model_id, scene=self.scene.fingerprint,
             vision=self.vision.fingerprint, base_quality=base_quality,
-            replaced=taught.front.tensors(), facts={"steps": steps},
+            replaced=taught.front.tensors(), preview_shares=trainer.preview_shares(taught.front),
+            longer_side=longer_side, facts={"steps": trainer.step},
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ def export(
     vision: str,
     base_quality: Mapping[str, float],
     replaced: Mapping[str, Tensor] | None = None,
+    preview_shares: Sequence[tuple[float, float]] = (),
+    longer_side: int | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a tasks model, and its line in the manifest.
@@ -40,6 +42,7 @@ def export(
         base_quality: task -> default quality of the base layer, for every machine task.
         replaced: tensors of the vision network that were trained as well, by the names of the
             folded network's state dictionary.
+        preview_shares, longer_side: see `nn.task_tensors.TaskFacts`.
         facts: for the model card.
 
     Returns:
@@ -52,7 +55,7 @@ def export(
         raise RequestError(f"a default quality is needed for each of {', '.join(TASKS)}")
     tensors, metadata = pack(
         transform, scene=scene, vision=vision, base_quality=base_quality, replaced=replaced,
-        facts=facts,
+        preview_shares=preview_shares, longer_side=longer_side, facts=facts,
     )  # fmt: skip
     unpack(tensors, metadata)  # a weight file that cannot be read back is not written
     blob = save(tensors, metadata)

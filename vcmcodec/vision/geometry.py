@@ -77,9 +77,14 @@ def prepare(rgb: np.ndarray, longer: int) -> tuple[Tensor, InputGeometry]:
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise PictureError(f"expected (H, W, 3) uint8, not {rgb.shape} {rgb.dtype}")
     geometry = InputGeometry.fit(rgb.shape[0], rgb.shape[1], longer)
+    return fill(rgb, geometry), geometry
+
+
+def fill(rgb: np.ndarray, geometry: InputGeometry) -> Tensor:
+    """Network input, (1, 3, h, w) float32 in 0..1, of pixels (H, W, 3) uint8 of whatever size."""
     size = geometry.scaled_width, geometry.scaled_height
     picture = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
     padded = torch.full((1, 3, geometry.padded_height, geometry.padded_width), GREY)
     scaled = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
     padded[0, :, : size[1], : size[0]] = scaled
-    return padded.contiguous(memory_format=torch.channels_last), geometry
+    return padded.contiguous(memory_format=torch.channels_last)
