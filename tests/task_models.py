@@ -28,6 +28,8 @@ def small_network() -> VisionNetwork:
     for out in (*network.detection.class_outs, network.segmentation.out):
         torch.nn.init.normal_(out.weight)
         torch.nn.init.zeros_(out.bias)
+    with torch.no_grad():
+        network.segmentation.out.bias[0] = -2  # no class is sure to be there
     return network
 
 
@@ -50,15 +52,21 @@ def small_transform() -> FeatureTransform:
     return transform
 
 
+def install_network(folder: Path, longer_side: int = 320) -> str:
+    """Put the vision network alone into a folder; its fingerprint."""
+    blob = weights.pack(small_network(), labels=VOC, longer_side=longer_side)
+    mark = hashlib.sha256(blob).hexdigest()[:16]
+    enter(folder, "vision-small", "vision", blob, mark, tasks=list(TASKS))
+    return mark
+
+
 def install(
     folder: Path, *, scene: str | None = None, replaced: dict[str, torch.Tensor] | None = None,
     longer_side: int = 320, shares: Sequence[tuple[float, float]] = (),
     coded_side: int | None = None,
 ) -> Path:  # fmt: skip
     """Fill a folder for `VCMCODEC_WEIGHTS`; the models in it fit the installed scene model."""
-    blob = weights.pack(small_network(), labels=VOC, longer_side=longer_side)
-    vision = hashlib.sha256(blob).hexdigest()[:16]
-    enter(folder, "vision-small", "vision", blob, vision, tasks=list(TASKS))
+    vision = install_network(folder, longer_side)
     export(
         small_transform(),
         folder,

@@ -96,8 +96,8 @@ def _encode_scene(
     tasks = choose_tasks(spec, options.tasks)
     model = load_model(spec.name, options.model, device=device)
     size = _coded_size(picture, model, tasks, options)
-    rgb = picture.rgb
-    if size != (picture.height, picture.width):
+    rgb, reduced = picture.rgb, size != (picture.height, picture.width)
+    if reduced:
         rgb = pixels.reduce(rgb, size)
         plan = plan and grouping.reduced(plan, (picture.height, picture.width), size)
     labels = cell_labels(plan, *size)
@@ -105,7 +105,7 @@ def _encode_scene(
     source = scene.Source(
         rgb, labels, len(plan.groups) if plan else 1, scene.TILE_CELLS if tiled else 0
     )
-    usual = _default_base_quality(model, tasks)
+    usual = _default_base_quality(model, tasks, reduced)
     levels = _levels(tasks, options, usual)
     target = target_bytes(options, picture.height, picture.width)
     widths = len(LayerId) if levels.people is not None else 1
@@ -189,11 +189,11 @@ def _coded_size(
     return max(1, round(true[0] * longer / max(true))), max(1, round(true[1] * longer / max(true)))
 
 
-def _default_base_quality(model: Model, tasks: Sequence[TaskInfo]) -> float:
+def _default_base_quality(model: Model, tasks: Sequence[TaskInfo], reduced: bool) -> float:
     """The cheapest base that serves every machine task that is asked for."""
     from vcmcodec.profiles.scene import DEFAULT_BASE_QUALITY
 
-    measured = default_base_quality(model.fingerprint, _machine_names(tasks))
+    measured = default_base_quality(model.fingerprint, _machine_names(tasks), reduced=reduced)
     return DEFAULT_BASE_QUALITY if measured is None else measured
 
 

@@ -221,7 +221,9 @@ def _level(
 ) -> int:
     """The rate level that is asked for, else the one that serves the tasks."""
     if options.longer_side:
-        raise RequestError("features are taken at the network's own size: no longer side")
+        raise RequestError(
+            "a longer side is for pictures; features are taken at the network's own size"
+        )
     if options.quality is not None and options.base_quality is not None:
         raise RequestError("features have one quality: give quality or base quality, not both")
     given = options.quality if options.base_quality is None else options.base_quality

@@ -111,7 +111,9 @@ def shortfalls(reader: Reader, tasks: Collection[str] = TASKS) -> tuple[str, ...
     found = find_tasks(reader.header.fingerprint)
     if found is None:  # features have no base quality
         return ()
-    needed = found[1].base_quality
+    header = reader.header
+    reduced = header.coded_size != (header.height, header.width)
+    needed = found[1].reduced_quality if reduced else found[1].base_quality
     quality = reader.header.layers[0].rate_level / 100
     return tuple(
         f"{task} needs a base quality of {needed[task]:g}, this file has {quality:g}"

@@ -149,8 +149,15 @@ def load_tasks(scene: bytes, *, device: str = "cpu") -> TasksModel:
     return _load_tasks(file.id, file.path, pretrained.checked_path(seeing), device)
 
 
-def default_base_quality(scene: bytes, tasks: tuple[str, ...]) -> float | None:
+def default_base_quality(
+    scene: bytes, tasks: tuple[str, ...], *, reduced: bool = False
+) -> float | None:
     """The lowest quality of the base layer that serves all of some machine tasks, 0..100.
+
+    Args:
+        scene: fingerprint of the picture model.
+        tasks: names of machine tasks.
+        reduced: whether the picture is reduced before it is coded.
 
     Returns:
         None where no tasks model is installed for this picture model, or where it does not speak
@@ -159,7 +166,7 @@ def default_base_quality(scene: bytes, tasks: tuple[str, ...]) -> float | None:
     found = find_tasks(scene) if tasks else None
     if found is None or not set(tasks) <= set(found[1].base_quality):
         return None
-    known = found[1].base_quality
+    known = found[1].reduced_quality if reduced else found[1].base_quality
     return max(known[task] for task in tasks)
 
 

@@ -331,7 +331,7 @@ def test_the_command_writes_its_table_into_a_page(
     again = CliRunner().invoke(vcm, [*arguments[:-1], str(fresh)])
     assert again.exit_code == 0, again.output
     assert fresh.read_text().startswith("**Bytes, accuracy")
-    assert "Judge: vision-1" in fresh.read_text()
+    assert "Judge: vision-" in fresh.read_text()
     assert "highest setting" not in fresh.read_text()  # no features were coded
 
 

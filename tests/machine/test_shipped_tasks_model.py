@@ -103,3 +103,24 @@ def test_the_person_is_found_in_a_file_without_background() -> None:
     assert Container.read(part).header.groups
     found = machine.analyze(part)
     assert overlap(best_person(found), best_person(from_picture())) > 0.5
+
+
+def test_the_person_is_found_in_every_profile_of_features() -> None:
+    for profile in ("pyramid", "bottleneck", "semantic"):
+        data = encode(whole("astronaut"), profile=profile)
+        assert 8 * len(data) / (512 * 512) < 0.3
+        found = machine.analyze(data)
+        assert overlap(best_person(found), best_person(from_picture())) > 0.6, profile
+        assert found.classes is not None
+        assert found.classes[0].label == "person", profile
+
+
+def test_a_file_for_machines_alone_is_of_the_reduced_picture() -> None:
+    with Reader(astronaut_file()) as reader:
+        assert reader.header.coded_size == (416, 416)
+        assert (reader.header.height, reader.header.width) == (512, 512)
+    sizes = [
+        len(encode(whole("astronaut"), tasks=["detection"], base_quality=50, longer_side=side))
+        for side in (None, 0)
+    ]
+    assert sizes[0] < 0.8 * sizes[1]

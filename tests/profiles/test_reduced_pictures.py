@@ -109,7 +109,7 @@ def test_a_group_that_is_too_small_vanishes_with_a_warning() -> None:
 
 
 def test_features_are_of_the_networks_own_size() -> None:
-    with pytest.raises(RequestError, match="no longer side"):
+    with pytest.raises(RequestError, match="a longer side is for pictures"):
         encode(picture(), profile="pyramid", longer_side=100)
 
 

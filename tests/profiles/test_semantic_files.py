@@ -1,8 +1,9 @@
-"""Files of the semantic profile: one feature for every task, its groups, and its own network."""
+"""Files of the semantic profile: one feature for every task, its groups, and its own encoder."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from vcmcodec.machine import analyze
 from vcmcodec.profiles import semantic
 from vcmcodec.profiles.base_layer import encode_base
 from vcmcodec.profiles.coding import EncodingCoder
-from vcmcodec.profiles.features import place_groups
+from vcmcodec.profiles.features import bound_network, place_groups
 from vcmcodec.vision.backend import Features
 from vcmcodec.vision.geometry import prepare
 from weights_folder import weights_from
@@ -29,7 +30,7 @@ from weights_folder import weights_from
 
 @pytest.fixture(scope="module", autouse=True)
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The semantic model alone: no vision network is installed beside it."""
+    """The semantic model, and the vision network that its adaptor leads to."""
     folder = tmp_path_factory.mktemp("weights")
     semantic_model.install(folder)
     with weights_from(folder):
@@ -56,7 +57,7 @@ def blocks(height: int, width: int) -> np.ndarray:
 
 
 def test_the_feature_is_the_networks_behind_the_filter(found: Features) -> None:
-    image, geometry = prepare(photograph("astronaut", 180, 250), semantic_model.FACTS.longer_side)
+    image, geometry = prepare(photograph("astronaut", 180, 250), semantic_model.LONGER_SIDE)
     with torch.inference_mode():
         wanted = semantic_model.network().feature(image)
     assert torch.equal(found.tensors["c3"], wanted)
@@ -135,26 +136,43 @@ def test_files_weigh_what_their_tables_say(found: Features) -> None:
         assert len(data) - len(mine) <= 64
 
 
-def test_results_come_from_the_decoded_feature_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_come_from_the_decoded_feature_alone() -> None:
     """Checklist A3: the encoder is not run again, and there are no pixels to decode."""
     data = encode(astronaut(), quality=60)
-    network = models.load_model("semantic").network.network  # type: ignore[attr-defined]
+    model = models.load_model("semantic")
+    seeing = bound_network(model.facts.reference, "cpu")  # type: ignore[attr-defined]
+    parts = {"encoder": model.encoder, "adaptor": model.adaptor}  # type: ignore[attr-defined]
+    parts |= dict(seeing.model.network.named_children())
     ran: list[str] = []
     hooks = [
         part.register_forward_hook(lambda *_, name=name: ran.append(name))
-        for name, part in network.named_children()
+        for name, part in parts.items()
     ]
     seen = analyze(data, score=0.1)
     for hook in hooks:
         hook.remove()
-    assert set(ran) == {"c4", "c5", "fpn", "detection", "segmentation", "classification"}
+    behind = {"c4", "c5", "fpn", "detection", "segmentation", "classification"}
+    assert set(ran) == {"adaptor", *behind}
     decoded = vcmcodec.decode_features(data).tensors["c3"]
     with torch.inference_mode():
-        output = semantic_model.network().network.back_end({"c3": decoded}, "c3")
+        adapted = model.adaptor(decoded)  # type: ignore[attr-defined]
+        output = seeing.model.network.back_end({"c3": adapted}, "c3")
     assert seen.classes is not None
     assert max(score.score for score in seen.classes) == pytest.approx(
         float(output.presence.sigmoid().max()), abs=1e-5  # type: ignore[union-attr]
     )  # fmt: skip
+
+
+def test_writing_needs_no_vision_network_and_reading_says_which(tmp_path: Path) -> None:
+    reference = semantic_model.install(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["models"] = [one for one in manifest["models"] if one["profile"] != "vision"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with weights_from(tmp_path):
+        data = encode(astronaut(), quality=60)
+        assert vcmcodec.decode_features(data).tensors["c3"].numel()
+        with pytest.raises(WeightsError, match=f"{reference}, which this model goes with, is not"):
+            analyze(data)
 
 
 def test_groups_depend_on_nothing_outside(found: Features) -> None:
@@ -201,20 +219,20 @@ def test_what_cannot_be_is_refused(found: Features) -> None:
 
 
 def test_a_model_is_bound_to_its_own_encoder() -> None:
-    tensors, metadata = semantic_model.tensors()
+    tensors, metadata = semantic_model.tensors("ab" * 8)
     model = semantic.read_model(dict(tensors), dict(metadata))
     assert model.fingerprint.hex() == metadata["fingerprint"]
-    heads = {
-        **tensors,
-        "generic.network.c5.0.conv.bias": tensors["generic.network.c5.0.conv.bias"] + 1,
-    }
-    assert semantic.read_model(heads, dict(metadata)).fingerprint == model.fingerprint
+    assert model.facts.reference == "ab" * 8
+    name = "generic.adaptor.leave.bias"
+    other = semantic.read_model({**tensors, name: tensors[name] + 1}, dict(metadata))
+    assert other.fingerprint == model.fingerprint
     for name in ("generic.network.stem.conv.bias", "generic.filter.gate.bias"):
         changed = {**tensors, name: tensors[name] + 1}
         with pytest.raises(WeightsError, match="encoder's fingerprint"):
             semantic.read_model(changed, dict(metadata))
-    fewer = {name: value for name, value in tensors.items() if name != "generic.filter.gate.bias"}
-    with pytest.raises(WeightsError, match="generic network"):
-        semantic.read_model(fewer, dict(metadata))
+    for name in ("generic.filter.gate.bias", "generic.adaptor.leave.bias"):
+        fewer = {own: value for own, value in tensors.items() if own != name}
+        with pytest.raises(WeightsError, match="generic network"):
+            semantic.read_model(fewer, dict(metadata))
     with pytest.raises(WeightsError, match="semantic codec"):
         semantic.read_model(dict(tensors), {**metadata, "semantic": "{}"})

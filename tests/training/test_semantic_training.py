@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import semantic_model
+import task_models
 from photographs import NAMES, astronaut, photograph
 from vcmcodec import models
 from vcmcodec.errors import RequestError
@@ -24,27 +25,28 @@ from vcmcodec.nn.interactions import PLAIN
 from vcmcodec.profiles import semantic as profile
 from vcmcodec.training import (
     export,
+    semantic_adaptor,
     semantic_features,
-    semantic_heads,
     semantic_probe,
     semantic_run,
 )
 from vcmcodec.training.semantic import (
+    AdaptorRecipe,
     CodecRecipe,
     Draw,
     FeaturesRecipe,
-    HeadsRecipe,
     code,
     start_at_pca,
 )
+from vcmcodec.vision.generic import Adaptor
 from vcmcodec.vision.labels import VOC
-from vcmcodec.vision.network import VisionNetwork
+from weights_folder import weights_from
 
 FEATURES = FeaturesRecipe(
     crop=64, batch=4, steps=10, warm_up=2, queue=16, points=3, refresh=4, filter_from=0.3
 )
 CODEC = CodecRecipe(crop=64, batch=2, steps=12, warm_up=3)
-HEADS = HeadsRecipe(sides=(64, 96), batch=2, steps=6, warm_up=2)
+ADAPTOR = AdaptorRecipe(side=64, batch=2, steps=8, warm_up=2, behind_from=0.5)
 opened: list[str] | None = None
 
 
@@ -60,7 +62,7 @@ def small() -> Iterator[None]:
         patch.setattr(semantic_run, "PCA_CROPS", 24)
         patch.setattr(semantic_run, "LONGER_SIDE", 128)
         patch.setattr(semantic_features, "CALIBRATION", 2)
-        patch.setattr(semantic_heads, "CALIBRATION", 2)
+        patch.setattr(semantic_adaptor, "EYE_BATCHES", 2)
         yield
 
 
@@ -135,7 +137,7 @@ def stages(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return folder, taken
 
 
-def test_no_label_is_opened_before_the_heads(
+def test_features_and_codec_open_pictures_alone(
     stages: tuple[Path, list[str]], pictures: Path
 ) -> None:
     """Checklist A1: pictures alone, though masks and labels lie beside them."""
@@ -172,7 +174,7 @@ def test_a_stage_needs_the_one_before(pictures: Path, tmp_path: Path) -> None:
         learn_codec(pictures, tmp_path)
     learn_features(pictures, tmp_path, until=0)
     with pytest.raises(RequestError, match="run --stage codec first"):
-        semantic_heads.train(pictures / "labels.json", tmp_path, HEADS, no_news)
+        semantic_adaptor.train([pictures / "photos.tar"], tmp_path, ADAPTOR, no_news)
 
 
 def test_a_codec_of_other_features_is_refused(
@@ -212,43 +214,72 @@ def test_ablations_build_what_they_say(stages: tuple[Path, list[str]]) -> None:
     assert once.macs() == usual.macs()
 
 
+def learn_adaptor(pictures: Path, folder: Path, until: int | None = None) -> Adaptor:
+    data = [pictures / "photos.tar"]
+    return semantic_adaptor.train(data, folder, ADAPTOR, no_news, objects=data, until=until)
+
+
 @pytest.fixture(scope="module")
-def heads(
+def adapted(
     stages: tuple[Path, list[str]], pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
-    """The third stage of the same run, exported and installed in a folder."""
-    torch.manual_seed(8)
-    teacher = VisionNetwork(semantic_model.CONFIG).fold().requires_grad_(False)
+    """The third stage of the same run, exported to a folder beside its vision network."""
     weights = tmp_path_factory.mktemp("weights")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(semantic_heads, "reference", lambda name, device: teacher)
-        semantic_heads.train(pictures / "labels.json", stages[0], HEADS, no_news)
+    task_models.install_network(weights)
+    with weights_from(weights):
+        learn_adaptor(pictures, stages[0])
     data = [pictures / "photos.tar"]
-    blob, mark, encoder = semantic_heads.export_model(
+    blob, mark, encoder = semantic_adaptor.export_model(
         stages[0], data, crops=10, crop=96, show=lambda line: None
     )
     export.enter(weights, "tiny", "semantic", blob, mark, network=encoder, licence="none")
     return weights, mark
 
 
-def test_heads_leave_the_feature_alone(
-    stages: tuple[Path, list[str]], heads: tuple[Path, str]
+def test_the_adaptor_learns_and_nothing_else_does(
+    stages: tuple[Path, list[str]], pictures: Path, adapted: tuple[Path, str], tmp_path: Path
 ) -> None:
-    before = semantic_run.read_network(stages[0] / "features.safetensors")
-    after = semantic_run.read_network(stages[0] / "heads.safetensors")
-    assert semantic_run.shipped(before)[1] == semantic_run.shipped(after)[1]
-    moved = {
-        name.split(".")[1]
-        for name, value in after.state_dict().items()
-        if not torch.equal(value, before.state_dict()[name])
-    }
-    assert moved == {"c4", "c5", "fpn", "detection", "segmentation", "classification"}
+    for name in ("features", "codec"):
+        (tmp_path / f"{name}.safetensors").write_bytes(
+            (stages[0] / f"{name}.safetensors").read_bytes()
+        )
+    lines: list[dict[str, float]] = []
+    with weights_from(adapted[0]):
+        network, _ = semantic_adaptor.reference(None, "cpu")
+        trainer = semantic_adaptor.AdaptorTrainer(
+            tmp_path, [pictures / "photos.tar"], (), dataclasses.replace(ADAPTOR, steps=40),
+            network, seed=1,
+        )  # fmt: skip
+    frozen = trainer.learned, trainer.encoder, network
+    before = [{k: v.clone() for k, v in part.state_dict().items()} for part in frozen]
+    lines = [trainer.train_step() for _ in range(40)]
+    assert np.mean([line["c3"] for line in lines[-5:]]) < 0.9 * lines[0]["c3"]
+    assert "distance" not in lines[0]
+    assert "distance" in lines[-1]
+    for part, state in zip(frozen, before, strict=True):
+        assert all(torch.equal(value, state[name]) for name, value in part.state_dict().items())
+
+
+def test_the_adaptor_resumes_to_the_step(
+    stages: tuple[Path, list[str]], pictures: Path, adapted: tuple[Path, str], tmp_path: Path
+) -> None:
+    for name in ("features", "codec"):
+        (tmp_path / f"{name}.safetensors").write_bytes(
+            (stages[0] / f"{name}.safetensors").read_bytes()
+        )
+    with weights_from(adapted[0]):
+        learn_adaptor(pictures, tmp_path, until=3)
+        parts = learn_adaptor(pictures, tmp_path).state_dict()
+    whole = semantic_adaptor.read_adaptor(stages[0])[0].state_dict()
+    folded = semantic_adaptor.read_adaptor(tmp_path)[0].state_dict()
+    assert all(torch.equal(value, folded[name]) for name, value in whole.items())
+    assert parts
 
 
 def test_what_is_exported_codes_and_answers(
-    heads: tuple[Path, str], stages: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+    adapted: tuple[Path, str], stages: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights, mark = heads
+    weights, mark = adapted
     monkeypatch.setenv("VCMCODEC_WEIGHTS", str(weights))
     models._load.cache_clear()
     picture = astronaut(96, 128)

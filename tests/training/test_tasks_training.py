@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from photographs import photograph
 from vcmcodec.errors import RequestError
 from vcmcodec.nn.transforms import Synthesis, TransformShape
+from vcmcodec.training import preview_front
 from vcmcodec.training.tasks import TasksRecipe, TasksTrainer, Views, train_tasks
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
@@ -92,3 +94,35 @@ def test_groups_that_are_missing_are_shown_grey(
     grey = (cells == 0.45).all(-1).all(-1).all(1)
     assert 0 < int(grey.sum()) < grey.numel()
     assert np.array_equal(grey[0], grey[1])  # one map for the whole batch
+
+
+def test_a_front_that_sees_worse_gets_no_share(views: Views) -> None:
+    taught = trainer(views)
+    front = deepcopy(taught.taught.front)
+    with torch.no_grad():
+        for parameter in front.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    shares = taught.preview_shares(front)
+    assert [quality for quality, _ in shares] == list(preview_front.SHARE_QUALITIES)
+    assert {share for _, share in shares} == {0.0}
+
+
+def test_a_mixture_goes_from_the_networks_own_to_what_was_taught(views: Views) -> None:
+    made = trainer(views)
+    network, front = made.eyes.network, deepcopy(made.taught.front)
+    with torch.no_grad():
+        for parameter in front.parameters():
+            parameter.add_(1)
+    own = preview_front.PreviewFront(network).tensors()
+    for share in (0.0, 0.25, 1.0):
+        for name, value in preview_front.mixed(front, network, share).tensors().items():
+            torch.testing.assert_close(value, own[name] + share)
+
+
+def test_large_pictures_are_coded_whole_or_reduced_and_never_larger_than_they_are() -> None:
+    random = np.random.default_rng(1)
+    drawn = {preview_front.random_sides(256, random) for _ in range(300)}
+    assert all(coded % 16 == 0 and seen % 32 == 0 for coded, seen in drawn)
+    assert all(seen <= 256 and (coded == 256 or coded <= seen) for coded, seen in drawn)
+    assert {seen for coded, seen in drawn if coded == 256} == {160, 192, 224, 256}
+    assert min(coded / seen for coded, seen in drawn) == pytest.approx(0.6, abs=0.05)

@@ -8,6 +8,7 @@ from torch import nn
 
 from vcmcodec.errors import RequestError
 from vcmcodec.vision.network import (
+    PRIOR_SHARE,
     SPLITS,
     STRIDES,
     TASKS,
@@ -97,6 +98,26 @@ def test_a_task_runs_on_the_tensors_that_it_needs_and_fails_without_one(
             fewer = {key: value for key, value in needed.items() if key != name}
             with pytest.raises(RequestError, match=name):
                 network.back_end(fewer, split, [task])
+
+
+def test_areas_are_told_which_classes_are_there() -> None:
+    network = VisionNetwork(SMALL).eval()
+    rgb = torch.rand(1, 3, 64, 96)
+    assert isinstance(network.classification.out, nn.Conv2d)
+    assert network.classification.out.bias is not None
+    with torch.no_grad():
+        before = network(rgb, ["segmentation"]).segmentation
+        presence = network(rgb, ["classification"]).presence
+        network.classification.out.bias[3] -= 30
+        after = network(rgb, ["segmentation"]).segmentation
+    assert before is not None
+    assert after is not None
+    assert presence is not None
+    logits = torch.stack([presence[0, 3], presence[0, 3] - 30])
+    gone = PRIOR_SHARE * nn.functional.logsigmoid(logits).diff().neg()
+    torch.testing.assert_close(before[0, 4] - after[0, 4], gone.expand(8, 12), rtol=0, atol=1e-4)
+    others = [0, 1, 2, 3, 5]
+    torch.testing.assert_close(before[0, others], after[0, others])
 
 
 def test_classification_needs_the_deepest_level_alone() -> None:

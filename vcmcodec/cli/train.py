@@ -11,7 +11,7 @@ TRAININGS = (
     ("vision", "train_vision", "The vision network."),
     ("tasks", "train_tasks", "From the base layer to the vision network."),
     ("pyramid", "train_pyramid", "The codec of a feature pyramid."),
-    ("semantic", "train_semantic", "One generic feature, its codec and its heads."),
+    ("semantic", "train_semantic", "One generic feature, its codec, and what reads it."),
     ("probe", "train_probe", "Linear probes of semantic runs: their ablations."),
     ("bottleneck", "train_bottleneck", "Units at split points of the vision network."),
 )

@@ -35,10 +35,11 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.option(
     "--splits",
     type=options.CommaList(),
-    default="c4,c3,c5,fpn",
+    default="c3,c4,c5,fpn",
     show_default=True,
-    help="Split points that get units; the first is the default of the model.  A ResNet of"
-    " torchvision has stem, layer1 .. layer4, a MobileNet features6, features13, ... and features.",
+    help="Split points that get units; the first is the default of the model (of the reference"
+    " network the first in this order).  A ResNet of torchvision has stem, layer1 .."
+    " layer4, a MobileNet features6, features13, ... and features.",
 )
 @click.option(
     "--rate",
@@ -112,7 +113,7 @@ def command(
         names = [catalogue.task(task).name for task in catalogue.profile("bottleneck").tasks]
         exporting.enter(
             target, model, "bottleneck", blob, mark,
-            splits=list(learned.codec.shape.splits),
+            splits=list(bottleneck.in_order(learned.codec.shape.splits)),
             network=learned.codec.binding,
             tasks=[name for name in names if name in bottleneck.tasks_of(learned.codec)],
             licence="see the model card",

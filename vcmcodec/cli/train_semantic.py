@@ -1,4 +1,4 @@
-"""`vcm train semantic`: encoder and filter, codec, heads; stage by stage."""
+"""`vcm train semantic`: encoder and filter, codec, adaptor; stage by stage."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vcmcodec.cli.training_view import training_view
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-STAGES = ("features", "codec", "heads")
+STAGES = ("features", "codec", "adaptor")
 
 
-@click.command("semantic", short_help="One generic feature, its codec and its heads.")
+@click.command("semantic", short_help="One generic feature, its codec, and what reads it.")
 @click.option(
     "--stage",
     type=click.Choice(STAGES),
     required=True,
-    help="features and codec learn from pictures alone; heads are the first to read labels.",
+    help="features and codec learn from pictures alone; the adaptor, from a vision network.",
 )
 @click.option(
     "--data",
@@ -31,13 +31,14 @@ STAGES = ("features", "codec", "heads")
     help="A folder or tar shard of pictures; give it several times.  No label is read.",
 )
 @click.option(
-    "--labels",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="For heads: a COCO label file of training pictures, beside these.",
+    "--objects",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="For adaptor: the same, of objects, which are enlarged.",
 )
 @training_options.run_folder("Where all stages live.  A stage that is there goes on.")
-@click.option("--vision", metavar="ID", help="For heads: the network that teaches softly.")
-@click.option("--soft/--no-soft", default=True, show_default=True, help="For heads: such teaching.")
+@click.option("--vision", metavar="ID",
+              help="For adaptor: the vision network.  [default: the installed one]")  # fmt: skip
 @training_options.evaluate(
     "For codec: pictures to measure on now and then; they are never trained on."
 )
@@ -57,26 +58,26 @@ STAGES = ("features", "codec", "heads")
 @training_options.device
 @training_options.seed
 @training_options.export(
-    "For heads: at the end, fit the tables on --data and write everything to this folder."
+    "For adaptor: at the end, fit the tables on --data and write everything to this folder."
 )
 @click.option(
     "--model", default="semantic-1", show_default=True, help="Name of the exported model."
 )
 @training_options.quiet
 def command(
-    stage: str, data: tuple[Path, ...], labels: Path | None, folder: Path, *, vision: str | None,
-    soft: bool, evaluate: tuple[Path, ...], steps: int | None, batch: int | None,
+    stage: str, data: tuple[Path, ...], objects: tuple[Path, ...], folder: Path, *,
+    vision: str | None, evaluate: tuple[Path, ...], steps: int | None, batch: int | None,
     until: int | None, filtered: bool, price: float | None, guided: bool, interactions: str,
     checkerboard: bool, threads: int, device: str, seed: int, target: Path | None, model: str,
     quiet: bool,
 ) -> int:  # fmt: skip
-    r"""Teach a feature without labels, a codec for it, and heads that read what is decoded.
+    r"""Teach a feature without labels, a codec for it, and what joins it to a vision network.
 
     \b
       vcm train semantic --stage features --data photos/ --run runs/semantic
       vcm train semantic --stage codec    --data photos/ --run runs/semantic
-      vcm train semantic --stage heads    --data photos/ --run runs/semantic \
-                         --labels train.json --export weights/
+      vcm train semantic --stage adaptor  --data photos/ --run runs/semantic \
+                         --objects voc/ --export weights/
       vcm train probe runs/semantic --labels train.json --evaluate val.json
 
     Each stage goes on from what the one before left in the folder.  The same command goes on where
@@ -84,10 +85,10 @@ def command(
     """
     import torch
 
-    from vcmcodec.training import semantic_features, semantic_heads, semantic_run
-    from vcmcodec.training.semantic import CodecRecipe, FeaturesRecipe, HeadsRecipe
+    from vcmcodec.training import semantic_adaptor, semantic_features, semantic_run
+    from vcmcodec.training.semantic import AdaptorRecipe, CodecRecipe, FeaturesRecipe
 
-    _check(stage, data, labels, target)
+    _check(stage, data, objects, target)
     torch.set_num_threads(threads)
     common: dict[str, Any] = {"seed": seed, "until": until, "device": device}
     if stage == "features":
@@ -101,24 +102,23 @@ def command(
         with training_view(codec.steps, quiet) as view:
             semantic_run.train(data, folder, codec, view, evaluation=evaluate, **common)
     else:
-        assert labels is not None
-        heads = _with(HeadsRecipe(soft=HeadsRecipe.soft if soft else 0.0), steps, batch)
-        with training_view(heads.steps, quiet) as view:
-            semantic_heads.train(labels, folder, heads, view, vision=vision, **common)
+        adaptor = _with(AdaptorRecipe(), steps, batch)
+        with training_view(adaptor.steps, quiet) as view:
+            semantic_adaptor.train(
+                data, folder, adaptor, view, objects=objects, vision=vision, **common
+            )
         if target is not None:
             _export(folder, data, target, model, (lambda line: None) if quiet else show.say)
     return 0
 
 
 def _check(
-    stage: str, data: tuple[Path, ...], labels: Path | None, target: Path | None
-) -> None:  # fmt: skip
+    stage: str, data: tuple[Path, ...], objects: tuple[Path, ...], target: Path | None
+) -> None:
     """Refuse options that do not go with a stage."""
-    if stage == "heads" and labels is None:
-        raise click.UsageError("--stage heads needs --labels")
-    if stage != "heads" and (labels is not None or target is not None):
-        raise click.UsageError("--labels and --export go with --stage heads alone")
-    if not data and (stage != "heads" or target is not None):
+    if stage != "adaptor" and (objects or target is not None):
+        raise click.UsageError("--objects and --export go with --stage adaptor alone")
+    if not data:
         raise click.UsageError("pictures are missing: give --data")
 
 
@@ -134,9 +134,9 @@ def _export(
     from vcmcodec import catalogue
     from vcmcodec.profiles import semantic
     from vcmcodec.training import export as exporting
-    from vcmcodec.training import semantic_heads
+    from vcmcodec.training import semantic_adaptor
 
-    blob, mark, encoder = semantic_heads.export_model(folder, data, show=say)
+    blob, mark, encoder = semantic_adaptor.export_model(folder, data, show=say)
     exporting.enter(
         target, model, "semantic", blob, mark,
         splits=[semantic.SPLIT],

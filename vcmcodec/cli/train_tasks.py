@@ -40,6 +40,12 @@ _PICTURES = click.Path(exists=True, path_type=Path)
     help="Lowest quality of the base layer that serves a task, as `vcm bench tasks` found it.",
 )
 @click.option(
+    "--reduced-quality",
+    multiple=True,
+    metavar="TASK=Q",
+    help="The same for pictures that are reduced before they are coded.  [default: as --quality]",
+)
+@click.option(
     "--longer-side",
     type=click.IntRange(0),
     default=LONGER_SIDE,
@@ -52,7 +58,8 @@ _PICTURES = click.Path(exists=True, path_type=Path)
 def command(
     data: tuple[Path, ...], objects: tuple[Path, ...], folder: Path, *, scene: str | None,
     vision: str | None, steps: int | None, minutes: float | None, threads: int, seed: int,
-    target: Path | None, qualities: tuple[str, ...], longer_side: int, model: str, quiet: bool,
+    target: Path | None, qualities: tuple[str, ...],
+    reduced_quality: tuple[str, ...], longer_side: int, model: str, quiet: bool,
 ) -> int:  # fmt: skip
     r"""Teach what takes base layers to the vision network.
 
@@ -71,7 +78,7 @@ def command(
     from vcmcodec.training import tasks
 
     torch.set_num_threads(threads)
-    chosen = _read_qualities(qualities)
+    chosen, reduced = _read_qualities(qualities), _read_qualities(reduced_quality)
     recipe = tasks.TasksRecipe(seed=seed)
     recipe = dataclasses.replace(recipe, steps=recipe.steps if steps is None else steps)
     pair = tasks.Installed.find(scene, vision)
@@ -80,7 +87,13 @@ def command(
         taught = tasks.train_tasks(trainer, folder, minutes=minutes, report=view)
     if target is not None:
         path = pair.export(
-            trainer, taught, target, model, base_quality=chosen, longer_side=longer_side or None
+            trainer,
+            taught,
+            target,
+            model,
+            base_quality=chosen,
+            reduced_quality=reduced,
+            longer_side=longer_side or None,
         )
         if not quiet:
             show.say(f"{path.name}: {path.stat().st_size:,} bytes")

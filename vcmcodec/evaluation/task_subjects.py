@@ -24,6 +24,7 @@ from vcmcodec.evaluation.prediction_cache import PredictionCache, key, pixel_has
 from vcmcodec.evaluation.task_codecs import PixelCodec
 from vcmcodec.vision.backend import PROFILE, Backend, open_backend
 from vcmcodec.vision.geometry import InputGeometry
+from vcmcodec.vision.network import PRIOR_SHARE
 from vcmcodec.vision.predictions import DetectedObject, LabelMap, Predictions
 
 FLOOR = 0.01  # objects below this score are not handed to the evaluation
@@ -171,7 +172,7 @@ def open_judge(
             weights, title = model.sha256, model.id
     else:
         weights, title = hashlib.sha256(Path(name).read_bytes()).hexdigest(), Path(name).stem
-    print_of = key(weights, backend.longer_side, backend.labels)
+    print_of = key(weights, backend.longer_side, backend.labels, PRIOR_SHARE)
     return Judge(f"{title} ({weights[:8]})", backend, print_of, tasks)
 
 

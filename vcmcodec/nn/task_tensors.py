@@ -39,6 +39,7 @@ class TaskFacts:
         vision: fingerprint of the vision network, likewise.
         split: split point whose tensor is made.
         base_quality: task -> lowest quality of the base layer, 0..100, that serves it.
+        reduced_quality: the same where the picture is reduced before it is coded.
         preview_shares: (base quality, share of the replaced tensors, 0..1), by rising quality;
             linear in between.  none: they replace the network's own altogether.
         longer_side: pixels to which a picture that machines alone look at is reduced before it is
@@ -51,6 +52,7 @@ class TaskFacts:
     vision: str
     split: str
     base_quality: Mapping[str, float]
+    reduced_quality: Mapping[str, float]
     preview_shares: tuple[tuple[float, float], ...]
     longer_side: int | None
     facts: Mapping[str, Any]
@@ -71,6 +73,7 @@ def pack(
     base_quality: Mapping[str, float],
     replaced: Mapping[str, Tensor] | None = None,
     split: str = "c3",
+    reduced_quality: Mapping[str, float] | None = None,
     preview_shares: Sequence[tuple[float, float]] = (),
     longer_side: int | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -84,6 +87,7 @@ def pack(
         base_quality: task -> default quality of the base layer.
         replaced: tensors that take the place of the (folded) vision network's own, by its names.
         split: split point of the vision network.
+        reduced_quality: None for the same as `base_quality`.
         preview_shares, longer_side: see `TaskFacts`.
         facts: for the model card.
     """
@@ -101,6 +105,7 @@ def pack(
         "vision": vision,
         "split": split,
         "base_quality": {task: float(value) for task, value in base_quality.items()},
+        "reduced_quality": {t: float(value) for t, value in (reduced_quality or {}).items()},
         "preview_shares": [[float(q), float(share)] for q, share in preview_shares],
         "longer_side": longer_side,
         "facts": dict(facts or {}),
@@ -120,19 +125,26 @@ def read_facts(metadata: Mapping[str, str]) -> TaskFacts:
             raise WeightsError(f"the file holds {about.get('format', 'no tasks model')}")
         known = {field.name for field in fields(FeatureTransformConfig)}
         config = FeatureTransformConfig(**{k: v for k, v in about["config"].items() if k in known})
-        qualities = {str(k): float(v) for k, v in about["base_quality"].items()}
-        if not all(0 <= value <= 100 for value in qualities.values()):
-            raise ValueError(f"qualities {qualities} are outside 0 to 100")
+        qualities = _qualities(about["base_quality"])
+        reduced = qualities | _qualities(about.get("reduced_quality", {}))
         side = about.get("longer_side")
         if side is not None and not 1 <= int(side) <= MAX_SIDE:
             raise ValueError(f"{side} pixels are no side")
         return TaskFacts(
             config, str(about["scene"]), str(about["vision"]), str(about["split"]), qualities,
-            _shares(about.get("preview_shares", ())), None if side is None else int(side),
+            reduced, _shares(about.get("preview_shares", ())), None if side is None else int(side),
             dict(about.get("facts", {})),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"these are not the weights of a tasks model: {error!r}") from error
+
+
+def _qualities(table: Mapping[str, float]) -> dict[str, float]:
+    """Qualities by task; ValueError where one is outside 0 to 100."""
+    found = {str(task): float(value) for task, value in table.items()}
+    if not all(0 <= value <= 100 for value in found.values()):
+        raise ValueError(f"qualities {found} are outside 0 to 100")
+    return found
 
 
 def _shares(table: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:

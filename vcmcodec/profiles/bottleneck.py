@@ -35,10 +35,10 @@ from vcmcodec.vision.split import SplitPoint, split_points
 
 NAME = "bottleneck"
 CODER = CoderId.RANGE_STATIC
-SPLITS = ("c4", "c3", "c5", "fpn")  # the first is the default
+SPLITS = ("c3", "c4", "c5", "fpn")  # the first is the default
 LEVELS = 8
 LMBDAS = tuple(0.08 * 200 ** (i / (LEVELS - 1)) for i in range(LEVELS))
-LATENTS = {8: 64, 16: 64, 32: 96}  # coded channels by the tensor's stride
+LATENTS = {8: 96, 16: 96, 32: 128}  # coded channels by the tensor's stride
 CLASSIFIER_LATENTS = {4: 64, **LATENTS}
 MAP_PARAMETERS = 160_000  # of a unit's first and last map each; wide tensors get fewer channels
 DEFAULT_QUALITY = 50.0
@@ -150,9 +150,15 @@ def read_model(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Bottlene
     return bottleneck_tensors.unpack(tensors, metadata)
 
 
+def in_order(names: Collection[str]) -> tuple[str, ...]:
+    """Split points, those of the reference network as in `SPLITS`."""
+    order = {name: place for place, name in enumerate(SPLITS)}
+    return tuple(sorted(names, key=lambda name: order.get(name, len(order))))
+
+
 def splits(model: BottleneckModel) -> tuple[str, ...]:
-    """Split points that the model codes."""
-    return model.codec.shape.splits
+    """Split points that the model codes, the default one first."""
+    return in_order(model.codec.shape.splits)
 
 
 def extract(model: BottleneckModel, rgb: np.ndarray, split: str, device: str) -> Features:

@@ -154,7 +154,7 @@ def bound_network(fingerprint: str, device: str, name: str = "") -> ReferenceBac
         file = pretrained.find(profile=PROFILE, fingerprint=fingerprint)
     except WeightsError as error:
         raise WeightsError(
-            f"the vision network {fingerprint}, whose features this model codes, is not installed:"
+            f"the vision network {fingerprint}, which this model goes with, is not installed:"
             f" {error}"
         ) from error
     backend = open_backend(file.id, device=device)

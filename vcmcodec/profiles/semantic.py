@@ -1,7 +1,8 @@
 """The `semantic` profile: one generic feature, learned without labels, that serves every task.
 
-A model brings its own network (`vision/generic.py`), so nothing else need be installed: encoder
-and filter make the feature, the codec carries it, and deeper stages and heads read what comes out.
+A model brings its own encoder (`vision/generic.py`), so nothing else is needed to write files:
+encoder and filter make the feature, the codec carries it.  To analyze one, an adaptor takes it to
+the installed vision network, whose deeper stages and heads go on.
 Numbers of the networks stand on top (norm §6.2).
 """
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from vcmcodec.bitstream.constants import CoderId
 from vcmcodec.bitstream.container import Substream
-from vcmcodec.errors import RequestError, WeightsError
+from vcmcodec.errors import WeightsError
 from vcmcodec.nn import model_tensors
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.latent_model import LatentShape
@@ -26,11 +27,10 @@ from vcmcodec.nn.semantic_codec import FEATURE, SemanticCodec, geometry_of
 from vcmcodec.profiles import base_layer, features
 from vcmcodec.profiles.features import FeatureSource, Place, Runs
 from vcmcodec.vision import generic
-from vcmcodec.vision.backend import Features, ReferenceBackend
-from vcmcodec.vision.generic import GenericFacts, GenericNetwork
-from vcmcodec.vision.geometry import InputGeometry
+from vcmcodec.vision.backend import Features
+from vcmcodec.vision.generic import Adaptor, Encoder, GenericFacts
+from vcmcodec.vision.geometry import InputGeometry, prepare
 from vcmcodec.vision.predictions import Predictions
-from vcmcodec.vision.weights import VisionModel
 
 NAME = "semantic"
 CODER = CoderId.RANS_16
@@ -47,16 +47,18 @@ OWN = "generic."  # prefix of the network's tensors in a weight file
 
 @dataclass(frozen=True, eq=False)
 class SemanticModel:
-    """Everything that ships, bound to itself.
+    """Everything that ships; the codec is bound to the encoder.
 
     Attributes:
         coding: codec and tables.
-        network: encoder, filter, deeper stages and heads, folded.
-        facts: what the heads know.
+        encoder: picture to feature, folded.
+        adaptor: decoded feature to that of the vision network, folded.
+        facts: input size, and which vision network that is.
     """
 
     coding: Model[SemanticCodec]
-    network: GenericNetwork
+    encoder: Encoder
+    adaptor: Adaptor
     facts: GenericFacts
 
     @property
@@ -65,28 +67,21 @@ class SemanticModel:
         return self.coding.fingerprint
 
     def to(self, device: torch.device) -> None:
-        """Move the network and the transforms."""
+        """Move the networks and the transforms."""
         self.coding.to(device)
-        self.network.to(device)
-
-    def backend(self) -> ReferenceBackend:
-        """The network as `vcm analyze` knows networks; its head knows of no filter."""
-        facts = self.facts
-        vision = VisionModel(
-            self.network.network, facts.labels, facts.longer_side, {}, self.coding.codec.binding
-        )
-        return ReferenceBackend(vision)
+        self.encoder.to(device)
+        self.adaptor.to(device)
 
 
 def pack(
-    model: Model[SemanticCodec], network: GenericNetwork, facts: GenericFacts
+    model: Model[SemanticCodec], encoder: Encoder, adaptor: Adaptor, facts: GenericFacts
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a weight file.
 
     Raises:
-        WeightsError: the codec is not bound to this network, or not provably exact.
+        WeightsError: the codec is not bound to this encoder, or not provably exact.
     """
-    own, about = generic.pack(network, facts)
+    own, about = generic.pack(encoder, adaptor, facts)
     if generic.fingerprint(own) != model.codec.binding:
         raise WeightsError("the codec was trained for another encoder")
     tensors, metadata = model_tensors.pack(model.codec, model.tables)
@@ -105,13 +100,14 @@ def read_model(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Semantic
     own = {n.removeprefix(OWN): v for n, v in tensors.items() if n.startswith(OWN)}
     rest = {n: v for n, v in tensors.items() if not n.startswith(OWN)}
     coding = model_tensors.unpack(rest, metadata, SemanticCodec.rebuild)
-    network, facts = generic.unpack(own, metadata)
+    encoder, adaptor, facts = generic.unpack(own, metadata)
     found, bound = generic.fingerprint(own), coding.codec.binding
     if found != bound:
         raise WeightsError(f"the encoder's fingerprint is {found}, the codec's {bound}")
-    if network.network.config.c3 != coding.codec.shape.channels:
-        raise WeightsError("encoder and codec do not agree on the feature's channels")
-    return SemanticModel(coding, network, facts)
+    channels = encoder.config.c3, adaptor.shape["inputs"]
+    if channels != (coding.codec.shape.channels,) * 2:
+        raise WeightsError("encoder, codec and adaptor do not agree on the feature's channels")
+    return SemanticModel(coding, encoder, adaptor, facts)
 
 
 def splits(model: SemanticModel) -> tuple[str, ...]:
@@ -122,9 +118,9 @@ def splits(model: SemanticModel) -> tuple[str, ...]:
 @torch.inference_mode()
 def extract(model: SemanticModel, rgb: np.ndarray, split: str, device: str) -> Features:
     """The filtered feature of a picture (H, W, 3) uint8."""
-    seen = model.backend().head(rgb, split)
-    filtered = {FEATURE: model.network.filter(seen.tensors[FEATURE])}
-    return Features(split, filtered, seen.geometry, seen.model)
+    image, geometry = prepare(rgb, model.facts.longer_side)
+    feature = model.encoder(image.to(model.encoder.network.mean.device))
+    return Features(split, {FEATURE: feature}, geometry, model.coding.codec.binding)
 
 
 def network(model: SemanticModel) -> str:
@@ -214,16 +210,14 @@ def decode(
 def predictions(
     model: SemanticModel, found: Features, tasks: Collection[str], score: float, device: str
 ) -> Predictions:
-    """What the model's own heads find.
+    """What the vision network's rest finds in the adapted feature.
 
     Raises:
-        RequestError: a task that the heads were not trained for.
+        WeightsError: that network is not installed, or another than the adaptor was taught for.
     """
-    unknown = sorted(set(tasks) - set(model.facts.tasks))
-    if unknown:
-        known = ", ".join(model.facts.tasks)
-        raise RequestError(f"this model has no head for {', '.join(unknown)}; it has {known}")
-    moved = {name: value.to(device) for name, value in found.tensors.items()}
-    at = Features(found.split, moved, found.geometry, found.model)
-    backend = model.backend()
+    backend = features.bound_network(model.facts.reference, device)
+    if backend.model.network.config.c3 != model.adaptor.shape["outputs"]:
+        raise WeightsError("the adaptor and the vision network do not agree on channels")
+    feature = model.adaptor(found.tensors[FEATURE].to(device))
+    at = Features(SPLIT, {FEATURE: feature}, found.geometry, backend.fingerprint)
     return backend.results(backend.rest(at, tasks), found.geometry, score)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -167,9 +168,12 @@ def write_model(model: Model) -> tuple[bytes, str]:
 def enter(
     folder: Path, model_id: str, profile: str, blob: bytes, mark: str, **facts: object
 ) -> None:
-    """Write the weight file and its line in `manifest.json`; it becomes the profile's default."""
+    """Write the weight file and its line in `manifest.json`; it becomes the profile's default.
+
+    Both files appear whole or not at all, since others may read the folder meanwhile.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{model_id}.safetensors").write_bytes(blob)
+    _write(folder / f"{model_id}.safetensors", blob)
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text()) if path.exists() else {"models": []}
     others = [m for m in manifest["models"] if m["id"] != model_id]
@@ -186,4 +190,10 @@ def enter(
         "default": True,
         **facts,
     }
-    path.write_text(json.dumps({"models": [*others, line]}, indent=2) + "\n")
+    _write(path, (json.dumps({"models": [*others, line]}, indent=2) + "\n").encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)

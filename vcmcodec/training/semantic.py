@@ -2,7 +2,7 @@
 
     features   encoder and filter learn from pictures alone     semantic_features.py
     codec      the filtered feature is coded                    semantic_run.py
-    heads      labels and a teacher, on the decoded feature     semantic_heads.py
+    adaptor    from the decoded feature to a vision network     semantic_adaptor.py
 
 The codec's error is hierarchical: that of the feature and of the two stages behind it, each over
 its own variance, so 1 is a stage of which nothing came through.  Stages behind the feature are
@@ -101,28 +101,30 @@ class CodecRecipe:
 
 
 @dataclass(frozen=True)
-class HeadsRecipe:
-    """Numbers of the heads' training.
+class AdaptorRecipe:
+    """Numbers of the adaptor's training.
 
     Attributes:
-        sides: of the square views, pixels; one is drawn every step.
-        batch: pictures of a step.
-        detection, box, masks, presence: weights of what labels say.
-        soft: weight of what the reference network says, 0 for none.
+        side: of the square views, pixels.
+        batch: views of a step.
+        rate, warm_up, decay: base learning rate, steps of growth, share of the steps in which it
+            falls.
+        near: weight of the distance to the network's own feature.
+        behind_from: share of the steps after which what the network sees behind it counts too.
+        weight_decay, clip, average: of the optimiser, of gradients, of the averaged weights.
     """
 
-    sides: tuple[int, ...] = (224, 256, 288, 320, 352)
-    batch: int = 12
-    steps: int = 8000
-    warm_up: int = 200
-    rate: float = 1e-3
-    last_rate: float = 0.02
-    average: float = 0.998
-    detection: float = 0.6
-    box: float = 2.5
-    masks: float = 1.5
-    presence: float = 0.12
-    soft: float = 2.0
+    side: int = 256
+    batch: int = 8
+    steps: int = 6000
+    rate: float = 1.2e-3
+    warm_up: int = 40
+    decay: float = 0.5
+    near: float = 2.0
+    behind_from: float = 0.25
+    weight_decay: float = 0.03
+    clip: float = 10.0
+    average: float = 0.995
 
 
 @dataclass(frozen=True)

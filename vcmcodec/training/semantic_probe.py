@@ -22,6 +22,7 @@ from vcmcodec.evaluation.task_scores import score_presence
 from vcmcodec.nn.pyramid_codec import LATENT_STRIDE
 from vcmcodec.training import semantic_features, semantic_run
 from vcmcodec.training.semantic import Draw, code, depths, errors, spreads
+from vcmcodec.vision import generic
 from vcmcodec.vision.generic import GenericNetwork, price
 from vcmcodec.vision.geometry import prepare
 
@@ -141,7 +142,7 @@ def run(
         levels: rate levels that are tried.
     """
     path = semantic_run.result(folder, semantic_features.STAGE)
-    network, _ = semantic_run.shipped(semantic_run.read_network(path))
+    network, _ = generic.rounded(semantic_run.read_network(path))
     torch.manual_seed(1)
     start = GenericNetwork(network.network.config, filtered=network.filtered)
     _settle(start, sets.train[0])

@@ -38,7 +38,7 @@ from vcmcodec.training.semantic import (
     start_at_pca,
 )
 from vcmcodec.vision import generic
-from vcmcodec.vision.generic import GenericFacts, GenericNetwork
+from vcmcodec.vision.generic import GenericNetwork
 from vcmcodec.vision.geometry import prepare
 from vcmcodec.vision.network import VisionConfig
 
@@ -89,17 +89,6 @@ def read_network(path: Path) -> GenericNetwork:
     return network.eval()
 
 
-def shipped(
-    network: GenericNetwork, facts: GenericFacts | None = None
-) -> tuple[GenericNetwork, str]:
-    """The network as it would come out of a weight file, and its encoder's fingerprint."""
-    copy = GenericNetwork(network.network.config, filtered=network.filtered)
-    copy.load_state_dict(network.state_dict())
-    facts = facts or GenericFacts((), LONGER_SIDE, ())
-    tensors, metadata = generic.pack(copy.fold(), facts)
-    return generic.unpack(tensors, metadata)[0], generic.fingerprint(tensors)
-
-
 def build(network: GenericNetwork, mark: str, recipe: CodecRecipe) -> SemanticCodec:
     """The codec that a recipe asks for, untrained."""
     latent: LatentShape = profile.LATENT
@@ -112,7 +101,7 @@ def build(network: GenericNetwork, mark: str, recipe: CodecRecipe) -> SemanticCo
 def read_codec(folder: Path) -> tuple[Learned, GenericNetwork]:
     """Codec and prior of a finished stage, and the network as it ships."""
     path = result(folder, STAGE)
-    network, mark = shipped(read_network(result(folder, semantic_features.STAGE)))
+    network, mark = generic.rounded(read_network(result(folder, semantic_features.STAGE)))
     about = facts_of(path)
     learned = Learned(build(network, mark, CodecRecipe(**about["recipe"])))
     if about["encoder"] != mark:
@@ -217,7 +206,7 @@ def train(
         TrainingError: the loss is not finite or the rate has collapsed.
     """
     torch.manual_seed(seed)
-    network, mark = shipped(read_network(result(folder, semantic_features.STAGE)))
+    network, mark = generic.rounded(read_network(result(folder, semantic_features.STAGE)))
     network = network.to(device)
     learned = Learned(build(network, mark, recipe))
     pool = PhotographCrops(data, recipe.crop, upright=True)

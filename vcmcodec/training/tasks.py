@@ -34,6 +34,7 @@ from vcmcodec.training.loop import Log, TrainingError, warm_stable_decay
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.photographs import PhotographCrops, random_labels
 from vcmcodec.training.preview_front import (
+    MULTIPLE,
     PreviewFront,
     best_shares,
     previews,
@@ -76,7 +77,7 @@ class TasksRecipe:
     previews: float = 0.7
     dropped: float = 0.12
     rate: float = 1e-4
-    front: float = 0.2
+    front: float = 0.3
     warmup: int = 60
     decay: float = 0.5
     weight_decay: float = 0.01
@@ -247,15 +248,20 @@ class TasksTrainer:
                 old.lerp_(new, 1 - decay)
 
     def preview_shares(self, front: PreviewFront) -> list[tuple[float, float]]:
-        """The best share of a taught front at some qualities of the base layer, on new views."""
+        """The best share of a taught front at some qualities of the base layer.
+
+        Half of the views are coded as they are and reduced to be seen, half the other way round.
+        """
         random = np.random.default_rng((self.recipe.seed, 1))
-        views = [self.views.batch(self.recipe.batch, random) for _ in range(SHARE_BATCHES)]
+        whole, less = self.recipe.side, CELL * round(0.875 * self.recipe.side / CELL)
+        sizes = [(whole, MULTIPLE * (less // MULTIPLE)), (less, whole)]
+        drawn = [self.views.batch(self.recipe.batch, random) for _ in range(SHARE_BATCHES)]
 
         def look(quality: float) -> Iterator[tuple[Tensor, Tensor]]:
-            for images in views:
-                coded = scaled(images, CELL * round(0.9 * self.recipe.side / CELL))
-                latent = self.latents(coded, int(quality * RATE_LEVEL_MAX / 100))
-                yield scaled(previews(self.synthesis, latent), self.recipe.side), images
+            for number, images in enumerate(drawn):
+                coded, seen = sizes[number % 2]
+                latent = self.latents(scaled(images, coded), int(quality * RATE_LEVEL_MAX / 100))
+                yield scaled(previews(self.synthesis, latent), seen), scaled(images, seen)
 
         return best_shares(front, self.eyes, look)
 
@@ -370,12 +376,13 @@ class Installed:
 
     def export(
         self, trainer: TasksTrainer, taught: Taught, folder: Path, model_id: str, *,
-        base_quality: dict[str, float], longer_side: int | None,
+        base_quality: dict[str, float], reduced_quality: dict[str, float], longer_side: int | None,
     ) -> Path:  # fmt: skip
         """Write what was taught as a tasks model; returns the weight file's path."""
         return tasks_export.export(
             taught.transform, folder, model_id, scene=self.scene.fingerprint,
             vision=self.vision.fingerprint, base_quality=base_quality,
-            replaced=taught.front.tensors(), preview_shares=trainer.preview_shares(taught.front),
+            reduced_quality=reduced_quality, replaced=taught.front.tensors(),
+            preview_shares=trainer.preview_shares(taught.front),
             longer_side=longer_side, facts={"steps": trainer.step},
         )  # fmt: skip

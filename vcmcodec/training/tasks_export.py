@@ -27,6 +27,7 @@ def export(
     vision: str,
     base_quality: Mapping[str, float],
     replaced: Mapping[str, Tensor] | None = None,
+    reduced_quality: Mapping[str, float] | None = None,
     preview_shares: Sequence[tuple[float, float]] = (),
     longer_side: int | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -42,7 +43,7 @@ def export(
         base_quality: task -> default quality of the base layer, for every machine task.
         replaced: tensors of the vision network that were trained as well, by the names of the
             folded network's state dictionary.
-        preview_shares, longer_side: see `nn.task_tensors.TaskFacts`.
+        reduced_quality, preview_shares, longer_side: see `nn.task_tensors.TaskFacts`.
         facts: for the model card.
 
     Returns:
@@ -55,7 +56,8 @@ def export(
         raise RequestError(f"a default quality is needed for each of {', '.join(TASKS)}")
     tensors, metadata = pack(
         transform, scene=scene, vision=vision, base_quality=base_quality, replaced=replaced,
-        preview_shares=preview_shares, longer_side=longer_side, facts=facts,
+        reduced_quality=reduced_quality, preview_shares=preview_shares, longer_side=longer_side,
+        facts=facts,
     )  # fmt: skip
     unpack(tensors, metadata)  # a weight file that cannot be read back is not written
     blob = save(tensors, metadata)

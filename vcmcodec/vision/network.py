@@ -34,6 +34,9 @@ from vcmcodec.vision.layers import (
 )
 
 STRIDES = (8, 16, 32)
+# Share of a class's log-probability of being in the picture that its areas are told: what is not
+# there has none.  Any share from 0.25 to 1 does nearly as well (docs/decisions/0004).
+PRIOR_SHARE = 0.5
 TASKS = ("detection", "segmentation", "classification")
 # what crosses each split point, and which of it each task reads
 SPLITS: dict[str, tuple[str, ...]] = {
@@ -317,10 +320,14 @@ class VisionNetwork(nn.Module):
         if "detection" in tasks:
             levels = (have["p3"], have["p4"], have["p5"])
             output.class_logits, output.distances = self.detection(levels)
+        presence = self.classification(have["p5"]) if set(tasks) - {"detection"} else None
         if "segmentation" in tasks:
-            output.segmentation = self.segmentation(have["p3"], have["p4"], have["p5"])
+            assert presence is not None
+            areas = self.segmentation(have["p3"], have["p4"], have["p5"])
+            prior = PRIOR_SHARE * functional.logsigmoid(presence.detach())
+            output.segmentation = areas + functional.pad(prior, (1, 0))[:, :, None, None]
         if "classification" in tasks:
-            output.presence = self.classification(have["p5"])
+            output.presence = presence
         return output
 
     def features(self, rgb: Tensor) -> dict[str, Tensor]:
