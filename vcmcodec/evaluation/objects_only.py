@@ -193,8 +193,12 @@ def _measure(
         tasks=[TASK], base_quality=settings.base_quality, model=settings.model
     )
     plain = codec.encode_picture(rgb, options).data
-    whole = codec.encode_picture(rgb, options, groups=plan).data
-    part = edit.extract(whole, drop_groups=[plan.groups[0].id])
+    made = codec.encode_picture(rgb, options, groups=plan)
+    background, ids = plan.groups[0].id, made.header.group_ids
+    if background not in ids or len(ids) < 2:
+        return None  # groups may vanish where the picture is reduced
+    whole = made.data
+    part = edit.extract(whole, drop_groups=[background])
     with Reader(part) as reader:
         header = reader.header
         scale = header.coded_size[0] / header.height, header.coded_size[1] / header.width
