@@ -247,7 +247,7 @@ LADDERS: dict[str, tuple[float, ...]] = {
 }
 # To the very top, where little may be lost of features (the near-lossless point).
 FEATURE_LADDER = (0.0, 10.0, 20.0, 30.0, 45.0, 60.0, 80.0, 100.0)
-BASE_LADDER = (0.0, 5.0, 10.0, 15.0, 22.0, 30.0, 40.0, 55.0)
+BASE_LADDER = (0.0, 8.0, 16.0, 24.0, 33.0, 45.0, 60.0, 80.0)
 PICTURE_LADDER = (0.0, 10.0, 20.0, 30.0, 42.0, 56.0, 70.0)
 RIVAL_NAMES = tuple(LADDERS)
 # Profiles of features have no pixels: their files are only analyzed.
