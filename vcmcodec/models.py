@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vcmcodec.vision.weights import VisionModel
 
 TASKS_PROFILE = "tasks"  # of feature transforms in a manifest
+KEPT_MIXTURES = 8  # of first stages by quality, 1 MB each
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class TasksModel:
     vision: VisionModel
     replaced: Mapping[str, Tensor]
     facts: TaskFacts
+    _mixtures: dict[float, VisionModel] = field(default_factory=dict, repr=False, compare=False)
 
     def seeing_previews(self, quality: float) -> VisionModel:
         """The network for previews of base layers of a quality, 0..100.
@@ -47,9 +50,15 @@ class TasksModel:
         Its first stages are a mixture of those that learned on previews and the network's own: the
         finer a preview, the more it is like the picture itself.
         """
-        import copy
-
         share = self.facts.share_at(quality)
+        found = self._mixtures.get(share)
+        if found is None:
+            if len(self._mixtures) >= KEPT_MIXTURES:
+                self._mixtures.clear()
+            found = self._mixtures[share] = self._mixture(share)
+        return found
+
+    def _mixture(self, share: float) -> VisionModel:
         network = copy.copy(self.vision.network)
         network._modules = dict(network._modules)
         for name in sorted({name.partition(".")[0] for name in self.replaced}):
