@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -98,6 +99,12 @@ def no_news(line: dict[str, float]) -> None:
     assert all(np.isfinite(value) for value in line.values())
 
 
+def hand_over(run: Path, folder: Path, *names: str) -> None:
+    """Copy what stages of a run have left."""
+    for name in names:
+        shutil.copy(run / f"{name}.safetensors", folder)
+
+
 def learn_features(pictures: Path, folder: Path, **changes: object) -> None:
     until = changes.pop("until", None)
     recipe = dataclasses.replace(FEATURES, **changes)  # type: ignore[arg-type]
@@ -160,9 +167,7 @@ def test_features_resume_to_the_step(
 def test_the_codec_resumes_to_the_step(
     stages: tuple[Path, list[str]], pictures: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "features.safetensors").write_bytes(
-        (stages[0] / "features.safetensors").read_bytes()
-    )
+    hand_over(stages[0], tmp_path, "features")
     learn_codec(pictures, tmp_path, until=5)
     parts = learn_codec(pictures, tmp_path).state_dict()
     whole = semantic_run.read_codec(stages[0])[0].state_dict()
@@ -180,7 +185,7 @@ def test_a_stage_needs_the_one_before(pictures: Path, tmp_path: Path) -> None:
 def test_a_codec_of_other_features_is_refused(
     stages: tuple[Path, list[str]], pictures: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "codec.safetensors").write_bytes((stages[0] / "codec.safetensors").read_bytes())
+    hand_over(stages[0], tmp_path, "codec")
     learn_features(pictures, tmp_path, until=1)
     with pytest.raises(RequestError, match="run --stage codec again"):
         semantic_run.read_codec(tmp_path)
@@ -239,10 +244,7 @@ def adapted(
 def test_the_adaptor_learns_and_nothing_else_does(
     stages: tuple[Path, list[str]], pictures: Path, adapted: tuple[Path, str], tmp_path: Path
 ) -> None:
-    for name in ("features", "codec"):
-        (tmp_path / f"{name}.safetensors").write_bytes(
-            (stages[0] / f"{name}.safetensors").read_bytes()
-        )
+    hand_over(stages[0], tmp_path, "features", "codec")
     lines: list[dict[str, float]] = []
     with weights_from(adapted[0]):
         network, _ = semantic_adaptor.reference(None, "cpu")
@@ -263,10 +265,7 @@ def test_the_adaptor_learns_and_nothing_else_does(
 def test_the_adaptor_resumes_to_the_step(
     stages: tuple[Path, list[str]], pictures: Path, adapted: tuple[Path, str], tmp_path: Path
 ) -> None:
-    for name in ("features", "codec"):
-        (tmp_path / f"{name}.safetensors").write_bytes(
-            (stages[0] / f"{name}.safetensors").read_bytes()
-        )
+    hand_over(stages[0], tmp_path, "features", "codec")
     with weights_from(adapted[0]):
         learn_adaptor(pictures, tmp_path, until=3)
         parts = learn_adaptor(pictures, tmp_path).state_dict()

@@ -16,7 +16,8 @@ from photographs import photograph
 from vcmcodec.errors import RequestError
 from vcmcodec.nn.transforms import Synthesis, TransformShape
 from vcmcodec.training import preview_front
-from vcmcodec.training.tasks import TasksRecipe, TasksTrainer, Views, train_tasks
+from vcmcodec.training.photographs import Views
+from vcmcodec.training.tasks import TasksRecipe, TasksTrainer, train_tasks
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 SMALL = VisionConfig(

@@ -75,14 +75,14 @@ def command(
     """
     import torch
 
-    from vcmcodec.training import tasks
+    from vcmcodec.training import photographs, tasks
 
     torch.set_num_threads(threads)
     chosen, reduced = _read_qualities(qualities), _read_qualities(reduced_quality)
     recipe = tasks.TasksRecipe(seed=seed)
     recipe = dataclasses.replace(recipe, steps=recipe.steps if steps is None else steps)
     pair = tasks.Installed.find(scene, vision)
-    trainer = pair.trainer(recipe, tasks.Views(data, objects, recipe.side))
+    trainer = pair.trainer(recipe, photographs.Views(data, objects, recipe.side))
     with training_view(recipe.steps, quiet) as view:
         taught = tasks.train_tasks(trainer, folder, minutes=minutes, report=view)
     if target is not None:

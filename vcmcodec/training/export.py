@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +18,14 @@ from torch import Tensor
 
 from vcmcodec.bitstream.constants import LayerId
 from vcmcodec.entropy.cdf import Tables, gaussian_tables, tables_from_counts
+from vcmcodec.nn.gain import RATE_LEVEL_MAX
 from vcmcodec.nn.latent_codec import LatentCodec
 from vcmcodec.nn.latent_model import SCALE_COUNT
 from vcmcodec.nn.model_tensors import Model, pack, unpack
 from vcmcodec.nn.picture_codec import PictureCodec
+from vcmcodec.nn.pyramid_codec import LATENT_STRIDE
 from vcmcodec.profiles import coding, scene
+from vcmcodec.profiles.base_layer import encode_base
 from vcmcodec.training.coder import SCALE_FIRST, SCALE_RATIO
 from vcmcodec.training.photographs import PhotographCrops, random_labels
 
@@ -85,6 +89,31 @@ def count_symbols(model: Model, crops: Sequence[Tensor], random: np.random.Gener
         pieces = list(scene.analyse(model, source, len(LayerId)))
         levels = scene.Levels(base, people)
         scene.encode(model, source, pieces, levels, coder_class=counter)
+    return counts
+
+
+def count_base_symbols(
+    model: Model, crops: Tensor, random: np.random.Generator,
+    latent_of: Callable[[Tensor, np.ndarray], Tensor], price: Callable[[Any, int], Tensor],
+) -> np.ndarray:  # fmt: skip
+    """The same of a profile of features, whose base is all there is.
+
+    Args:
+        model: whose tables are counted for.
+        crops: (N, 3, H, W).
+        latent_of: one crop (1, 3, H, W) and a group map to a latent (rows, columns, channels).
+        price: codec and rate level to the price that `EncodingCoder` weighs bits with.
+    """
+    counter, counts = counting(len(model.tables))
+    side = crops.shape[-1] // LATENT_STRIDE
+    for crop in crops:
+        labels = np.zeros((side, side), np.int64)
+        if random.random() < 0.2:
+            labels = random_labels(side, side, random)
+        latent = latent_of(crop[None], labels)
+        level = int(random.integers(RATE_LEVEL_MAX + 1))
+        worth, groups = price(model.codec, level), int(labels.max()) + 1
+        encode_base(model, latent, labels, groups, level, price=worth, coder_class=counter)
     return counts
 
 

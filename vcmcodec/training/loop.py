@@ -13,8 +13,9 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,50 @@ def warm_stable_decay(step: int, steps: int, warm_up: int, decay: float) -> floa
     start = steps * (1 - decay)
     done = max(0.0, min(1.0, (step - start) / max(1.0, steps - start)))
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def descend(
+    optimiser: torch.optim.Optimizer, loss: Tensor, parameters: Iterable[Tensor], clip: float,
+    step: int,
+) -> float:  # fmt: skip
+    """One step of an optimiser, from a fresh gradient; returns the gradient's norm.
+
+    Args:
+        parameters: whose gradient is clipped to a norm of `clip`.
+        step: for the message.
+
+    Raises:
+        TrainingError: loss or gradient is not finite.
+    """
+    optimiser.zero_grad(set_to_none=True)  # what does not learn in this step stays
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(parameters, clip)
+    if not torch.isfinite(norm):
+        raise TrainingError(f"step {step}: loss or gradient is not finite")
+    optimiser.step()
+    return float(norm)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, step: int, ema: float) -> None:
+    """Move the average of a model's floats, norms' statistics included, after a step."""
+    decay = min(ema, (1 + step) / (20 + step))
+    new, old = model.state_dict(), average.state_dict()
+    floats = [name for name, value in old.items() if value.is_floating_point()]
+    torch._foreach_lerp_([old[n] for n in floats], [new[n] for n in floats], 1 - decay)
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Save a state by torch; the file appears whole or not at all."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def mean_of_rows(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean of each figure over the rows that have it, rounded for a log."""
+    names = sorted({name for row in rows for name in row})
+    return {n: round(float(np.mean([row[n] for row in rows if n in row])), 4) for n in names}
 
 
 class Run:

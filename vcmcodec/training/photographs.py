@@ -139,3 +139,20 @@ def random_labels(rows: int, columns: int, random: np.random.Generator) -> np.nd
             inside = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
         labels[inside] = group
     return labels
+
+
+class Views:
+    """Square views of photographs and of pictures of objects, which are enlarged at random."""
+
+    def __init__(self, photographs: Sequence[Path], objects: Sequence[Path], side: int) -> None:
+        """Decode all pictures; see `PhotographCrops`."""
+        self.photographs = PhotographCrops(photographs, side, upright=True)
+        self.objects = (
+            PhotographCrops(objects, side, enlarged=1.8, upright=True) if objects else None
+        )
+
+    def batch(self, count: int, random: np.random.Generator) -> Tensor:
+        """(count, 3, side, side): a third of the batches photographs, the rest objects."""
+        if self.objects is None or random.random() < 1 / 3:
+            return self.photographs.batch(count, random)
+        return self.objects.batch(count, random)

@@ -13,17 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from vcmcodec.errors import RequestError, WeightsError
-from vcmcodec.nn.gain import RATE_LEVEL_MAX
 from vcmcodec.nn.model_tensors import Model
 from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, PyramidCodec, PyramidShape
 from vcmcodec.profiles import pyramid as profile
-from vcmcodec.profiles.base_layer import encode_base
 from vcmcodec.profiles.pyramid import latent_of
 from vcmcodec.training import export
 from vcmcodec.training.coder import HyperPrior
 from vcmcodec.training.loop import Log, Run, TrainingError, schedule
 from vcmcodec.training.optimiser_groups import Rates, codec_groups
-from vcmcodec.training.photographs import PhotographCrops, random_labels, read_pictures
+from vcmcodec.training.photographs import PhotographCrops, read_pictures
 from vcmcodec.training.pyramid import Draw, Levels, PyramidRecipe, code, draw, loss, start_at_pca
 from vcmcodec.training.starting import start_at_model
 from vcmcodec.vision.backend import ReferenceBackend, open_backend
@@ -222,24 +220,6 @@ def _step(
 # ---- export
 
 
-def count_symbols(
-    model: Model[PyramidCodec], network: VisionNetwork, crops: Tensor, random: np.random.Generator
-) -> np.ndarray:
-    """How often each value occurs under each table, levels and group maps drawn as in use."""
-    counter, counts = export.counting(len(model.tables))
-    side = crops.shape[-1] // LATENT_STRIDE
-    for crop in crops:
-        labels = np.zeros((side, side), np.int64)
-        if random.random() < 0.2:
-            labels = random_labels(side, side, random)
-        latent = latent_of(model, levels_of(network, crop[None]), labels)
-        level = int(random.integers(RATE_LEVEL_MAX + 1))
-        worth = profile.price(model.codec, level)
-        groups = int(labels.max()) + 1
-        encode_base(model, latent, labels, groups, level, price=worth, coder_class=counter)
-    return counts
-
-
 def export_model(
     codec: PyramidCodec,
     data: Sequence[Path],
@@ -263,6 +243,10 @@ def export_model(
     pool = PhotographCrops(data, crop, upright=True)
 
     def count(model: Model) -> np.ndarray:
-        return count_symbols(model, network, pool.batch(crops, random), random)
+        def latent(crop: Tensor, labels: np.ndarray) -> Tensor:
+            return latent_of(model, levels_of(network, crop), labels)
+
+        drawn = pool.batch(crops, random)
+        return export.count_base_symbols(model, drawn, random, latent, profile.price)
 
     return export.write_model(export.fit_model(codec, count, show))

@@ -24,7 +24,7 @@ from vcmcodec.profiles import scene as profile
 from vcmcodec.training.coder import HyperPrior
 from vcmcodec.training.eyes import Eyes, report_means, task_features
 from vcmcodec.training.loop import Log, Run, TrainingError, schedule
-from vcmcodec.training.photographs import PhotographCrops, read_pictures
+from vcmcodec.training.photographs import PhotographCrops, Views, read_pictures
 from vcmcodec.training.scene import (
     Draw,
     SceneRecipe,
@@ -35,7 +35,7 @@ from vcmcodec.training.scene import (
     task_loss,
 )
 from vcmcodec.training.starting import start_at_model
-from vcmcodec.training.tasks import Views, own_stages, stem_input, transform_shape
+from vcmcodec.training.tasks import own_stages, stem_input, transform_shape
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
 
 KLT_CROPS = 150

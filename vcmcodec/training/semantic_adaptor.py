@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -18,25 +17,30 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from vcmcodec.errors import RequestError
 from vcmcodec.nn.gain import RATE_LEVEL_MAX
 from vcmcodec.nn.model_tensors import Model
-from vcmcodec.nn.pyramid_codec import LATENT_STRIDE
 from vcmcodec.nn.semantic_codec import FEATURE
 from vcmcodec.profiles import semantic as profile
-from vcmcodec.profiles.base_layer import encode_base
 from vcmcodec.training import export, semantic_run
 from vcmcodec.training.eyes import Eyes
-from vcmcodec.training.loop import Log, TrainingError, warm_stable_decay
+from vcmcodec.training.loop import (
+    Log,
+    descend,
+    follow,
+    mean_of_rows,
+    warm_stable_decay,
+    write_checkpoint,
+)
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
-from vcmcodec.training.photographs import PhotographCrops, random_labels
+from vcmcodec.training.photographs import PhotographCrops, Views
 from vcmcodec.training.semantic import AdaptorRecipe, Draw, code
 from vcmcodec.training.vision_teacher import stage_loss
 from vcmcodec.vision import generic
 from vcmcodec.vision.backend import ReferenceBackend, open_backend
-from vcmcodec.vision.generic import Adaptor, GenericFacts, GenericNetwork
+from vcmcodec.vision.generic import Adaptor, GenericFacts
 from vcmcodec.vision.layers import channels_last
 from vcmcodec.vision.network import VisionNetwork
 
@@ -72,10 +76,7 @@ class AdaptorTrainer:
         torch.manual_seed(seed)
         self.learned, self.encoder = semantic_run.read_codec(folder)
         self.recipe, self.seed, self.step = recipe, seed, 0
-        self.photographs = PhotographCrops(data, recipe.side, upright=True)
-        self.objects = (
-            PhotographCrops(objects, recipe.side, enlarged=1.8, upright=True) if objects else None
-        )
+        self.views = Views(data, objects, recipe.side)
         device = network.mean.device
         self.learned, self.encoder = self.learned.to(device), self.encoder.to(device)
         random = np.random.default_rng(seed)
@@ -91,10 +92,7 @@ class AdaptorTrainer:
         self.optimiser = MuonAdamW(parameter_groups(self.adaptor, recipe.weight_decay), recipe.rate)
 
     def _views(self, random: np.random.Generator) -> Tensor:
-        pool = self.photographs
-        if self.objects is not None and random.random() > 1 / 3:
-            pool = self.objects
-        return pool.batch(self.recipe.batch, random).to(self.encoder.network.mean.device)
+        return self.views.batch(self.recipe.batch, random).to(self.encoder.network.mean.device)
 
     @torch.no_grad()
     def decoded(self, rgb: Tensor, level: int) -> Tensor:
@@ -130,18 +128,9 @@ class AdaptorTrainer:
         share = warm_stable_decay(self.step, recipe.steps, recipe.warm_up, recipe.decay)
         for group in self.optimiser.param_groups:
             group["lr"] = recipe.rate * share
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.adaptor.parameters(), recipe.clip)
-        if not torch.isfinite(norm):
-            raise TrainingError(f"step {self.step}: loss or gradient is not finite")
-        self.optimiser.step()
+        descend(self.optimiser, loss, list(self.adaptor.parameters()), recipe.clip, self.step)
         self.step += 1
-        decay = min(recipe.average, (1 + self.step) / (20 + self.step))
-        new, old = self.adaptor.state_dict(), self.average.state_dict()
-        floats = [name for name, value in old.items() if value.is_floating_point()]
-        with torch.no_grad():
-            torch._foreach_lerp_([old[n] for n in floats], [new[n] for n in floats], 1 - decay)
+        follow(self.average, self.adaptor, self.step, recipe.average)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; the file appears whole or not at all."""
@@ -151,9 +140,7 @@ class AdaptorTrainer:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
         }
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, path)
+        write_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
@@ -204,9 +191,7 @@ def train(
         while trainer.step < last:
             rows.append(trainer.train_step())
             if trainer.step % REPORT_EVERY == 0:
-                names = sorted({name for row in rows for name in row})
-                told = {n: float(np.mean([row[n] for row in rows if n in row])) for n in names}
-                log.report(trainer.step, **{name: round(v, 4) for name, v in told.items()})
+                log.report(trainer.step, **mean_of_rows(rows))
                 rows.clear()
             if trainer.step % SAVE_EVERY == 0:
                 trainer.save(run / "last.pt")
@@ -231,24 +216,6 @@ def read_adaptor(folder: Path) -> tuple[Adaptor, str]:
 
 
 # ---- export
-
-
-def count_symbols(
-    model: Model, network: GenericNetwork, crops: Tensor, random: np.random.Generator
-) -> np.ndarray:
-    """How often each value occurs under each table, levels and group maps drawn as in use."""
-    counter, counts = export.counting(len(model.tables))
-    side = crops.shape[-1] // LATENT_STRIDE
-    for crop in crops:
-        labels = np.zeros((side, side), np.int64)
-        if random.random() < 0.2:
-            labels = random_labels(side, side, random)
-        feature = semantic_run.features_of(network, crop[None])
-        latent = profile.latent_of(model.codec, feature, labels)
-        level = int(random.integers(RATE_LEVEL_MAX + 1))
-        worth, groups = profile.price(model.codec, level), int(labels.max()) + 1
-        encode_base(model, latent, labels, groups, level, price=worth, coder_class=counter)
-    return counts
 
 
 def export_model(
@@ -277,7 +244,12 @@ def export_model(
     pool = PhotographCrops(data, crop, upright=True)
 
     def count(model: Model) -> np.ndarray:
-        return count_symbols(model, network, pool.batch(crops, random), random)
+        def latent_of(crop: Tensor, labels: np.ndarray) -> Tensor:
+            feature = semantic_run.features_of(network, crop)
+            return profile.latent_of(model.codec, feature, labels)
+
+        drawn = pool.batch(crops, random)
+        return export.count_base_symbols(model, drawn, random, latent_of, profile.price)
 
     model = export.fit_model(learned.codec, count, show)
     tensors, metadata = profile.pack(model, generic.encoder_of(network), adaptor, facts)

@@ -8,9 +8,8 @@ of the clean views (`eyes`).
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,9 +29,16 @@ from vcmcodec.profiles.scene import NAME as SCENE
 from vcmcodec.reader import Reader
 from vcmcodec.training import tasks_export
 from vcmcodec.training.eyes import Eyes, task_features
-from vcmcodec.training.loop import Log, TrainingError, warm_stable_decay
+from vcmcodec.training.loop import (
+    Log,
+    descend,
+    follow,
+    mean_of_rows,
+    warm_stable_decay,
+    write_checkpoint,
+)
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
-from vcmcodec.training.photographs import PhotographCrops, random_labels
+from vcmcodec.training.photographs import Views, random_labels
 from vcmcodec.training.preview_front import (
     MULTIPLE,
     PreviewFront,
@@ -88,23 +94,6 @@ class TasksRecipe:
     def rate_at(self, step: int) -> float:
         """Step size: growth, level, half a cosine to nothing."""
         return self.rate * warm_stable_decay(step, self.steps, self.warmup, self.decay)
-
-
-class Views:
-    """Square views of photographs and of pictures of objects, which are enlarged at random."""
-
-    def __init__(self, photographs: Sequence[Path], objects: Sequence[Path], side: int) -> None:
-        """Decode all pictures; see `PhotographCrops`."""
-        self.photographs = PhotographCrops(photographs, side, upright=True)
-        self.objects = (
-            PhotographCrops(objects, side, enlarged=1.8, upright=True) if objects else None
-        )
-
-    def batch(self, count: int, random: np.random.Generator) -> Tensor:
-        """(count, 3, side, side): a third of the batches photographs, the rest objects."""
-        if self.objects is None or random.random() < 1 / 3:
-            return self.photographs.batch(count, random)
-        return self.objects.batch(count, random)
 
 
 def own_stages(network: VisionNetwork) -> dict[str, tuple[Tensor, Tensor]]:
@@ -235,17 +224,10 @@ class TasksTrainer:
     def _descend(self, loss: Tensor) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate_at(self.step) * group["pace"]
-        self.optimiser.zero_grad(set_to_none=True)  # what does not learn in this step stays
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.taught.parameters(), self.recipe.clip)
-        if not torch.isfinite(norm):
-            raise TrainingError(f"step {self.step}: loss or gradient is not finite")
-        self.optimiser.step()
+        parameters = list(self.taught.parameters())
+        descend(self.optimiser, loss, parameters, self.recipe.clip, self.step)
         self.step += 1
-        decay = min(self.recipe.ema, (1 + self.step) / (20 + self.step))
-        with torch.no_grad():
-            for old, new in zip(self.average.parameters(), self.taught.parameters(), strict=True):
-                old.lerp_(new, 1 - decay)
+        follow(self.average, self.taught, self.step, self.recipe.ema)
 
     def preview_shares(self, front: PreviewFront) -> list[tuple[float, float]]:
         """The best share of a taught front at some qualities of the base layer.
@@ -274,9 +256,7 @@ class TasksTrainer:
             "config": asdict(self.transform.config),
             "step": self.step,
         }
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, path)
+        write_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint of a transform of the same shape."""
@@ -314,7 +294,7 @@ def train_tasks(
         while trainer.step < trainer.recipe.steps:
             rows.append(trainer.train_step())
             if trainer.step % REPORT_EVERY == 0:
-                log.report(trainer.step, **_means(rows))
+                log.report(trainer.step, **mean_of_rows(rows))
                 rows.clear()
             if trainer.step % SAVE_EVERY == 0:
                 trainer.save(last)
@@ -324,14 +304,6 @@ def train_tasks(
         log.close()
     trainer.save(last)
     return trainer.average.eval()
-
-
-def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    names = {name for row in rows for name in row}
-    return {
-        name: round(float(np.mean([row[name] for row in rows if name in row])), 4)
-        for name in sorted(names)
-    }
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ place as one that was not.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -17,10 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vcmcodec.errors import RequestError
-from vcmcodec.training.loop import Log, TrainingError
+from vcmcodec.training.loop import Log, descend, follow, write_checkpoint
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.vision_batches import Batch, VisionBatches
 from vcmcodec.training.vision_losses import (
@@ -125,26 +124,14 @@ class VisionTrainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate * (1.0 if group["head"] else slow)
         total = torch.stack([v for v in parts.values() if v.requires_grad]).sum()
-        self.optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
-        if not torch.isfinite(norm):
-            raise TrainingError(f"step {self.step}: loss or gradient is not finite")
-        self.optimiser.step()
-        self._update_average()
+        norm = descend(self.optimiser, total, parameters, recipe.clip, self.step)
+        follow(self.average, self.network, self.step, recipe.ema)
         self.step += 1
         return {name: float(value.detach()) for name, value in parts.items()} | {
             "total": float(total.detach()),
-            "norm": float(norm),
+            "norm": norm,
         }
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.recipe.ema, (1 + self.step) / (20 + self.step))
-        new, old = self.network.state_dict(), self.average.state_dict()
-        floats = [name for name, value in old.items() if value.is_floating_point()]
-        torch._foreach_lerp_([old[n] for n in floats], [new[n] for n in floats], 1 - decay)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; the file appears whole or not at all."""
@@ -156,9 +143,7 @@ class VisionTrainer:
             "seconds": self.seconds,
             "recipe": asdict(self.recipe),
         }
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, path)
+        write_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint of the same network; the recipe of this trainer stays."""
