@@ -72,6 +72,27 @@ class _LabelledBox:
         return (self.right - self.left) * (self.bottom - self.top)
 
 
+def as_pixels(cells: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Values of cells (rows, columns) as values of pixels, (height, width)."""
+    wide = cells.repeat(CELL, 0).repeat(CELL, 1)
+    return np.asarray(wide[: size[0], : size[1]])
+
+
+def cell_at(
+    box: Sequence[float], scale: tuple[float, float], grid: tuple[int, ...]
+) -> tuple[int, int]:
+    """Row and column of the cell in which a box (x, y, width, height) has its centre.
+
+    Args:
+        box: in pixels of the true picture.
+        scale: coded pixels in a true one, down and across.
+        grid: rows and columns of the cells; the last ones also hold what lies beyond.
+    """
+    x, y, w, h = box
+    row, column = int((y + h / 2) * scale[0] // CELL), int((x + w / 2) * scale[1] // CELL)
+    return min(row, grid[0] - 1), min(column, grid[1] - 1)
+
+
 def from_mask(
     mask: NDArray[Any], height: int, width: int, names: Mapping[int, str] | None = None
 ) -> GroupPlan:

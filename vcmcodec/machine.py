@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vcmcodec import catalogue, feature_codec, pixels
-from vcmcodec.bitstream.constants import CELL
+from vcmcodec import catalogue, feature_codec, grouping, pixels
 from vcmcodec.bitstream.header import Header
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import RequestError
@@ -29,7 +28,7 @@ from vcmcodec.reader import BaseLatent, Reader
 from vcmcodec.sources import Openable
 from vcmcodec.vision.geometry import MULTIPLE, InputGeometry, fill
 from vcmcodec.vision.network import TASKS
-from vcmcodec.vision.predictions import DetectedObject, LabelMap, Predictions
+from vcmcodec.vision.predictions import LabelMap, Predictions
 from vcmcodec.vision.predictor import Predictor
 
 GREY = 115  # of what is not there in a preview
@@ -94,10 +93,10 @@ def analyze_reader(
     if vision is not None:
         raise RequestError("the file holds a picture, whose base layer has a network of its own")
     model = load_tasks(reader.header.fingerprint, device=device)
-    true = reader.header.height, reader.header.width
-    if reader.header.coded_size != true or max(true) > model.vision.longer_side:
+    header = reader.header
+    if header.is_reduced or max(header.height, header.width) > model.vision.longer_side:
         return _see_preview(reader, model, tasks, score, groups, device)
-    return see(reader.latent(groups=groups, device=device), reader.header, model, tasks, score)
+    return see(reader.latent(groups=groups, device=device), header, model, tasks, score)
 
 
 def shortfalls(reader: Reader, tasks: Collection[str] = TASKS) -> tuple[str, ...]:
@@ -112,9 +111,8 @@ def shortfalls(reader: Reader, tasks: Collection[str] = TASKS) -> tuple[str, ...
     if found is None:  # features have no base quality
         return ()
     header = reader.header
-    reduced = header.coded_size != (header.height, header.width)
-    needed = found[1].reduced_quality if reduced else found[1].base_quality
-    quality = reader.header.layers[0].rate_level / 100
+    needed = found[1].reduced_quality if header.is_reduced else found[1].base_quality
+    quality = header.layers[0].rate_level / 100
     return tuple(
         f"{task} needs a base quality of {needed[task]:g}, this file has {quality:g}"
         for task in tasks
@@ -159,11 +157,9 @@ def _see_preview(
     header = reader.header
     rgb, present = reader.preview(groups=groups, device=device)
     if not present.all():
-        shown = present.repeat(CELL, 0).repeat(CELL, 1)[: rgb.shape[0], : rgb.shape[1]]
-        rgb[~shown] = GREY
+        rgb[~grouping.as_pixels(present, header.coded_size)] = GREY
     vision = model.seeing_previews(header.layers[0].rate_level / 100)
-    longer = vision.longer_side
-    geometry = InputGeometry.fit(header.height, header.width, longer)
+    geometry = InputGeometry.fit(header.height, header.width, vision.longer_side)
     image = fill(rgb, geometry).to(vision.network.mean.device)
     found = Predictor(vision).interpret(vision.network(image, tasks), geometry, score)
     return _only_present(found, present, header.coded_size)
@@ -176,12 +172,6 @@ def _to_whole(split: Tensor) -> Tensor:
     if down or across:
         split = functional.pad(split, (0, across, 0, down), mode="replicate")
     return split.contiguous(memory_format=torch.channels_last)
-
-
-def _cell_of(thing: DetectedObject, scale: tuple[float, float]) -> tuple[int, int]:
-    """Row and column of the cell in which an object has its centre."""
-    x, y, w, h = thing.box
-    return int((y + h / 2) * scale[0] // CELL), int((x + w / 2) * scale[1] // CELL)
 
 
 def _only_present(
@@ -200,12 +190,11 @@ def _only_present(
     coded = coded or true
     objects, label_map = found.objects, found.label_map
     if objects is not None:
-        last = present.shape[0] - 1, present.shape[1] - 1
         scale = coded[0] / true[0], coded[1] / true[1]
-        cells = [tuple(map(min, _cell_of(thing, scale), last)) for thing in objects]
-        objects = tuple(t for t, cell in zip(objects, cells, strict=True) if present[cell])
+        grid = present.shape
+        objects = tuple(t for t in objects if present[grouping.cell_at(t.box, scale, grid)])
     if label_map is not None:
-        shown = present.repeat(CELL, 0).repeat(CELL, 1)[: coded[0], : coded[1]]
+        shown = grouping.as_pixels(present, coded)
         if coded != true:
             shown = pixels.enlarge(shown, true)
         label_map = LabelMap(np.where(shown, label_map.labels, 0).astype(np.uint8), label_map.names)

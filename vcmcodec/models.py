@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from vcmcodec.vision.weights import VisionModel
 
 TASKS_PROFILE = "tasks"  # of feature transforms in a manifest
-KEPT_MIXTURES = 8  # of first stages by quality, 1 MB each
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TasksModel:
     """What answers a machine's questions from a base latent.
 
@@ -42,7 +41,6 @@ class TasksModel:
     vision: VisionModel
     replaced: Mapping[str, Tensor]
     facts: TaskFacts
-    _mixtures: dict[float, VisionModel] = field(default_factory=dict, repr=False, compare=False)
 
     def seeing_previews(self, quality: float) -> VisionModel:
         """The network for previews of base layers of a quality, 0..100.
@@ -50,23 +48,20 @@ class TasksModel:
         Its first stages are a mixture of those that learned on previews and the network's own: the
         finer a preview, the more it is like the picture itself.
         """
-        share = self.facts.share_at(quality)
-        found = self._mixtures.get(share)
-        if found is None:
-            if len(self._mixtures) >= KEPT_MIXTURES:
-                self._mixtures.clear()
-            found = self._mixtures[share] = self._mixture(share)
-        return found
+        return _mixture(self, self.facts.share_at(quality))
 
-    def _mixture(self, share: float) -> VisionModel:
-        network = copy.copy(self.vision.network)
-        network._modules = dict(network._modules)
-        for name in sorted({name.partition(".")[0] for name in self.replaced}):
-            network._modules[name] = copy.deepcopy(network._modules[name])
-        state = network.state_dict()
-        for name, value in self.replaced.items():
-            state[name].lerp_(value.to(state[name]), share)
-        return dataclasses.replace(self.vision, network=network)
+
+@functools.lru_cache(maxsize=8)  # 1 MB each
+def _mixture(model: TasksModel, share: float) -> VisionModel:
+    """The model's network with a share of the replaced tensors, the rest its own."""
+    network = copy.copy(model.vision.network)
+    network._modules = dict(network._modules)
+    for name in sorted({name.partition(".")[0] for name in model.replaced}):
+        network._modules[name] = copy.deepcopy(network._modules[name])
+    state = network.state_dict()
+    for name, value in model.replaced.items():
+        state[name].lerp_(value.to(state[name]), share)
+    return dataclasses.replace(model.vision, network=network)
 
 
 def load_model(

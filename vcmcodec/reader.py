@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from vcmcodec import catalogue, pixels
+from vcmcodec import catalogue, grouping, pixels
 from vcmcodec.bitstream import icc
-from vcmcodec.bitstream.constants import CELL, WIDTHS, Kind, LayerId
+from vcmcodec.bitstream.constants import WIDTHS, Kind, LayerId
 from vcmcodec.bitstream.container import Container, Entry
 from vcmcodec.bitstream.describe import Description, describe
 from vcmcodec.bitstream.header import Group, Header
@@ -212,8 +212,7 @@ class Reader:
         top = self.parts.top_layer(width)
         profiles = self.container.find(Kind.ICC)[:1] if top > LayerId.BASE else ()
         shown = self._coded_pixels(groups, top, profiles, device)
-        absent = 1 - float(_pixels(shown.there, self.header.coded_size).mean())
-        image = _finish(shown, self.header, colour)
+        image, absent = _finish(shown, self.header, colour)
         return Decoded(image, shown.layer, shown.groups, absent, self.warnings)
 
     def preview(
@@ -257,7 +256,7 @@ class Reader:
             if inside.all():
                 rgb = shown
             else:
-                mask = _pixels(inside, size)
+                mask = grouping.as_pixels(inside, size)
                 rgb[mask] = shown[mask]
         notes = []
         least = min(choice.layers.values())
@@ -321,24 +320,26 @@ class Reader:
         return values, got.levels.at(layer, got.model.codec.latent.levels)
 
 
-def _pixels(cells: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask of cells as a mask of pixels, (H, W)."""
-    wide = cells.repeat(CELL, 0).repeat(CELL, 1)
-    return np.asarray(wide[: size[0], : size[1]])
+def _finish(
+    shown: _Shown, header: Header, colour: tuple[int, int, int] | None
+) -> tuple[Image.Image, float]:
+    """The picture in its true size, and the share of its pixels that nothing was decoded for.
 
-
-def _finish(shown: _Shown, header: Header, colour: tuple[int, int, int] | None) -> Image.Image:
-    """The picture in its true size; background or alpha where nothing was decoded."""
+    There it is transparent, or of the background's colour.
+    """
     rgb, size = shown.rgb, (header.height, header.width)
-    mask = _pixels(shown.there, header.coded_size)
-    if header.coded_size != size:
-        rgb, mask = pixels.enlarge(rgb, size), pixels.enlarge(mask, size)
+    if header.is_reduced:
+        rgb = pixels.enlarge(rgb, size)
     if shown.there.all():
-        return pixels.to_image(rgb, header.grey, shown.icc_profile)
+        return pixels.to_image(rgb, header.grey, shown.icc_profile), 0.0
+    mask = grouping.as_pixels(shown.there, header.coded_size)
+    absent = 1 - float(mask.mean())
+    if header.is_reduced:
+        mask = pixels.enlarge(mask, size)
     if colour is None:
         rgb[~mask] = 0
         alpha = np.where(mask, 255, 0).astype(np.uint8)
-        return pixels.to_image(rgb, header.grey, shown.icc_profile, alpha)
+        return pixels.to_image(rgb, header.grey, shown.icc_profile, alpha), absent
     rgb[~mask] = colour
     grey = header.grey and len(set(colour)) == 1
-    return pixels.to_image(rgb, grey, shown.icc_profile)
+    return pixels.to_image(rgb, grey, shown.icc_profile), absent

@@ -142,7 +142,7 @@ def describe(container: Container) -> Description:
 def _coded_size(header: Header) -> tuple[int, int] | None:
     """Width and height at which a picture is coded; None for features, and for the true size."""
     height, width = header.coded_size
-    return None if (height, width) == (header.height, header.width) else (width, height)
+    return (width, height) if header.is_reduced else None
 
 
 def _feature_parameters(header: Header) -> FeatureParameters | None:

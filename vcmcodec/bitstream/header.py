@@ -113,6 +113,11 @@ class Header:
         return size.height, size.width
 
     @property
+    def is_reduced(self) -> bool:
+        """Whether a picture was reduced before it was coded."""
+        return self.coded_size != (self.height, self.width)
+
+    @property
     def cell_rows(self) -> int:
         """Rows of the cell grid; the last one may reach beyond the picture."""
         return -(-self.coded_size[0] // c.CELL)
@@ -229,7 +234,7 @@ def _check_coded_size(header: Header, fail: Fail) -> None:
     try:
         size = CodedSize.unpack(header.parameters)
     except FormatError as error:
-        raise fail("parameters", f"are no coded size: {error}") from error
+        raise fail("parameters", "are not a coded height and width") from error
     if not size.is_reduced(header.height, header.width):
         raise fail(
             "parameters",

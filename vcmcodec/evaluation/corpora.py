@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vcmcodec.errors import PictureError, RequestError
 from vcmcodec.evaluation.metrics import Pixels
+from vcmcodec.grouping import as_pixels
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".ppm", ".tif", ".tiff"})
 CELL = 16
@@ -85,7 +86,7 @@ def read_group_mask(folder: Path, picture: NamedPicture) -> Pixels:
         return labels
     if labels.shape != (-(-height // CELL), -(-width // CELL)):
         raise PictureError(f"{path}: {labels.shape} is neither the picture's size nor its cells'")
-    return labels.repeat(CELL, axis=0).repeat(CELL, axis=1)[:height, :width]
+    return as_pixels(labels, (height, width))
 
 
 def keep_largest_groups(mask: Pixels, count: int) -> Pixels:

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from vcmcodec import codec, edit, grouping, machine
-from vcmcodec.bitstream.constants import CELL
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation import task_scores
 from vcmcodec.evaluation.environment import Environment, describe_environment
@@ -103,11 +102,7 @@ class Cells:
 
     def hold(self, box: Sequence[float]) -> bool:
         """Whether a box (x, y, width, height) has its centre in a cell that is there."""
-        x, y, w, h = box
-        row = int((y + h / 2) * self.scale[0] // CELL)
-        column = int((x + w / 2) * self.scale[1] // CELL)
-        rows, columns = self.there.shape
-        return bool(self.there[min(row, rows - 1), min(column, columns - 1)])
+        return bool(self.there[grouping.cell_at(box, self.scale, self.there.shape)])
 
 
 @dataclass(frozen=True, eq=False)

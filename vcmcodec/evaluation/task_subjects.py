@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from vcmcodec import pretrained
+from vcmcodec import pixels, pretrained
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation.labelled import LabelledPicture
 from vcmcodec.evaluation.metrics import Pixels
@@ -304,8 +304,7 @@ class PixelSubject:
 def reduce(rgb: Pixels, longer_side: int) -> Pixels:
     """A picture at the size that a network would scale it to, by the same filter."""
     fitted = InputGeometry.fit(rgb.shape[0], rgb.shape[1], longer_side)
-    size = fitted.scaled_width, fitted.scaled_height
-    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
+    return pixels.reduce(rgb, (fitted.scaled_height, fitted.scaled_width))
 
 
 class Uncompressed:
