@@ -16,10 +16,11 @@ from vcmcodec.nn.gain import Level
 from vcmcodec.nn.integer import VALUE_UNIT
 from vcmcodec.nn.model_tensors import Model
 from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
+from vcmcodec.nn.rate_estimate import symbol_bits
 from vcmcodec.profiles import scene
 from vcmcodec.profiles.coding import DecodingCoder, EncodingCoder, Hand
 from vcmcodec.profiles.tiles import Rectangle
-from vcmcodec.training.coder import HyperPrior, TrainingCoder, symbol_bits
+from vcmcodec.training.coder import HyperPrior, TrainingCoder
 from vcmcodec.training.scene import Draw, code
 
 ROWS, COLUMNS = 5, 7

@@ -44,6 +44,7 @@ from vcmcodec.training.vision_views import (
 from vcmcodec.vision import weights
 from vcmcodec.vision.network import STAGE_STRIDES, VisionConfig, VisionNetwork
 from vcmcodec.vision.split import split_points
+from vcmcodec.vision.tasks.detection import box_iou
 
 SMALL = VisionConfig(stem=8, c2=8, c3=16, c4=16, c5=16, pyramid=(16, 16, 24), head=8)
 RECIPE = VisionRecipe(
@@ -282,7 +283,7 @@ def test_objects_are_assigned_to_the_cells_that_fit_them() -> None:
     assert set(owned[0]) <= {0, 1, 4, 5}
     assert set(owned[1]) <= {10, 11, 14, 15}
     assert (quality[owner < 0] == 0).all()
-    iou = vision_losses.box_iou(boxes[owned[0]], targets[0])
+    iou = box_iou(boxes[owned[0]], targets[0])
     assert quality[owned[0]].max() == pytest.approx(float(iou.max()))
 
 
@@ -298,9 +299,9 @@ def test_a_tiny_object_is_still_met_by_its_cell() -> None:
 
 def test_generalised_overlap_of_boxes_that_do_not_touch_is_negative() -> None:
     one, other = torch.tensor([0.0, 0, 2, 2]), torch.tensor([4.0, 0, 6, 2])
-    assert vision_losses.box_iou(one, other) == 0
-    assert vision_losses.box_iou(one, other, generalised=True) == pytest.approx(-1 / 3)
-    assert vision_losses.box_iou(one, one, generalised=True) == pytest.approx(1)
+    assert box_iou(one, other) == 0
+    assert box_iou(one, other, generalised=True) == pytest.approx(-1 / 3)
+    assert box_iou(one, one, generalised=True) == pytest.approx(1)
 
 
 def test_orthogonalised_momentum_has_even_singular_values() -> None:

@@ -56,6 +56,54 @@ def _integers(values: Tensor) -> np.ndarray:
     return values.to(torch.int32).numpy()
 
 
+class Rounder:
+    """Chooses symbols: the nearest, or one nearer to zero whose bits saved are worth its error.
+
+    Args:
+        tables: the model's; where one is closed, every symbol is zero.
+        price: bits that one squared step of error is worth, (channels,); None rounds plainly.
+    """
+
+    def __init__(self, tables: Tables, price: Tensor | None) -> None:
+        self.skip, self.price = tables.skip, price
+        costs = torch.from_numpy(tables.cost_table(RATE_WINDOW)[:SCALE_COUNT])
+        self._costs = costs.clamp(max=1e6)
+
+    def __call__(self, away: Tensor, index: Tensor, where: slice) -> tuple[Tensor, float]:
+        """Symbols of values, and what closed tables lose.
+
+        Args:
+            away: (rows, channels), in steps from the means.
+            index: of the tables, likewise.
+            where: which of the price's channels these are.
+
+        Returns:
+            Symbols, and the worth in bits, by the price, of the error where a table is closed.
+        """
+        symbols = torch.floor(away + 0.5)
+        shut = index < self.skip
+        if self.price is None:
+            symbols[shut] = 0
+            return symbols, 0.0
+        closed = _lost(away, symbols, shut, self.price[where])
+        symbols[shut] = 0
+        return self._weigh(away, symbols, index, self.price[where]), closed
+
+    def _weigh(self, away: Tensor, symbols: Tensor, index: Tensor, price: Tensor) -> Tensor:
+        """Round towards zero where the bits saved are worth more than the error added."""
+        row, column = symbols.nonzero(as_tuple=True)
+        near = symbols[row, column].clamp(-RATE_WINDOW, RATE_WINDOW)
+        lower = near - torch.sign(near)
+        table = index[row, column].long()
+        before = self._costs[table, near.long() + RATE_WINDOW]
+        after = self._costs[table, lower.long() + RATE_WINDOW]
+        target = away[row, column]
+        added = ((target - lower) ** 2 - (target - near) ** 2) * price[column]
+        better = (before - after > added) & (near == symbols[row, column])
+        symbols[row, column] = torch.where(better, lower, symbols[row, column])
+        return symbols
+
+
 class EncodingCoder:
     """Rounds a known latent and writes the symbols, one run a group.
 
@@ -86,10 +134,9 @@ class EncodingCoder:
     ) -> None:
         self.latent, self._hyper, self.tables, self.hand = latent, hyper, tables, hand
         self.runs = {g: RansEncoder(tables) for g in range(hand.groups)}
-        self.price, self.digests = price, digests
+        self.digests = digests
         self.bits = self.closed = 0.0
-        costs = torch.from_numpy(tables.cost_table(RATE_WINDOW)[:SCALE_COUNT])
-        self._costs = costs.clamp(max=1e6)
+        self._rounder = Rounder(tables, price)
 
     def _push(self, rows: Tensor, symbols: np.ndarray, index: np.ndarray) -> None:
         self.bits += float(self.tables.bits(symbols, index).sum())
@@ -111,29 +158,10 @@ class EncodingCoder:
     def values(self, where: slice, rows: Tensor, mean: Tensor, index: Tensor) -> Tensor:
         """Round the latent around its means and write the symbols."""
         away = self.latent[rows, where] - mean / VALUE_UNIT
-        symbols = torch.floor(away + 0.5)
-        shut = index < self.tables.skip
-        if self.price is not None:
-            self.closed += _lost(away, symbols, shut, self.price[where])
-        symbols[shut] = 0
-        if self.price is not None:
-            symbols = self._weigh(away, symbols, index, self.price[where])
+        symbols, closed = self._rounder(away, index, where)
+        self.closed += closed
         self._push(rows, _integers(symbols), _integers(index))
         return symbols * VALUE_UNIT + mean
-
-    def _weigh(self, away: Tensor, symbols: Tensor, index: Tensor, price: Tensor) -> Tensor:
-        """Round towards zero where the bits saved are worth more than the error added."""
-        row, column = symbols.nonzero(as_tuple=True)
-        near = symbols[row, column].clamp(-RATE_WINDOW, RATE_WINDOW)
-        lower = near - torch.sign(near)
-        table = index[row, column].long()
-        before = self._costs[table, near.long() + RATE_WINDOW]
-        after = self._costs[table, lower.long() + RATE_WINDOW]
-        target = away[row, column]
-        added = ((target - lower) ** 2 - (target - near) ** 2) * price[column]
-        better = (before - after > added) & (near == symbols[row, column])
-        symbols[row, column] = torch.where(better, lower, symbols[row, column])
-        return symbols
 
     def finish(self) -> dict[int, bytes]:
         """The bytes of every group's run."""

@@ -172,7 +172,7 @@ class _Tile:
         self.level = Level(levels.base if levels.people is None else levels.people, shape.levels)
 
 
-def _price(codec: PictureCodec, level: Level, channels: int) -> Tensor:
+def price(codec: PictureCodec, level: Level, channels: int) -> Tensor:
     """Bits that one squared step is worth in each channel: lmbda 255**2 step**2 / 3."""
     step = torch.exp2(level.floats(codec.gains.log_inverse[:, :channels]) / LOG_UNIT)
     return RATE_PRICE**-1 * codec.lmbda(level) * 255**2 / 3 * step**2
@@ -190,9 +190,9 @@ def _encode_piece(
     hashes = {g: hashlib.sha256() for g in present}
 
     def coder(steps: Tensor, hyper: Tensor | None, level: Level) -> EncodingCoder:
-        price = _price(codec, level, steps.shape[1])
+        worth = price(codec, level, steps.shape[1])
         digests = hashes if digest else None
-        return coder_class(steps, hyper, model.tables, tile.hand, price=price, digests=digests)
+        return coder_class(steps, hyper, model.tables, tile.hand, price=worth, digests=digests)
 
     def close(coder: EncodingCoder, kind: Kind, layer: LayerId) -> None:
         runs = coder.finish()

@@ -21,12 +21,13 @@ from vcmcodec.nn.gain import LOG_UNIT, RATE_LEVEL_MAX
 from vcmcodec.nn.integer import round_through
 from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, LevelGeometry
 from vcmcodec.nn.transforms import merge_2x2
-from vcmcodec.training.eyes import Seen, Watcher
+from vcmcodec.training.eyes import Watcher
 from vcmcodec.training.photographs import random_labels
 from vcmcodec.training.rate_estimator import RateEstimator, absolute_bits
 from vcmcodec.training.vision_batches import Batch
 from vcmcodec.training.vision_losses import detection_loss, mask_loss, presence_loss
 from vcmcodec.vision.network import VisionOutput
+from vcmcodec.vision.sight import Seen
 
 # Scale of the latents: about orthonormal maps, beside which steps of the optimiser are small.
 UNIT = 16.0

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from vcmcodec.training.eyes import Seen, channel_weights, deep_mean, depth_distances
 from vcmcodec.training.photographs import PhotographCrops
 from vcmcodec.vision.cut_classifier import CutClassifier
+from vcmcodec.vision.sight import Seen, channel_weights, deep_mean, depth_distances
 
-# share of each depth in the distance, as in `eyes.DEPTHS`; of all that are not named, 1
+# share of each depth in the distance, as in `sight.DEPTHS`; of all that are not named, 1
 EARLY = {"stem": 0.3, "layer1": 0.3, "layer2": 0.5}
 # of the divergence of classes: some 6 nats of a thousand classes are about 1 of the distance
 CLASSES = 0.15

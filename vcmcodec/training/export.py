@@ -24,9 +24,9 @@ from vcmcodec.nn.latent_model import SCALE_COUNT
 from vcmcodec.nn.model_tensors import Model, pack, unpack
 from vcmcodec.nn.picture_codec import PictureCodec
 from vcmcodec.nn.pyramid_codec import LATENT_STRIDE
+from vcmcodec.nn.rate_estimate import SCALE_FIRST, SCALE_RATIO
 from vcmcodec.profiles import coding, scene
 from vcmcodec.profiles.base_layer import encode_base
-from vcmcodec.training.coder import SCALE_FIRST, SCALE_RATIO
 from vcmcodec.training.photographs import PhotographCrops, random_labels
 
 REACH = 600  # largest symbol that is counted; what lies beyond goes to the escape

@@ -25,8 +25,9 @@ from vcmcodec.nn.pyramid_codec import (
     RebuiltLevel,
     to_grid,
 )
+from vcmcodec.nn.rate_estimate import SCALE_FIRST, SCALE_RATIO
 from vcmcodec.profiles.base_layer import code_base
-from vcmcodec.training.coder import SCALE_FIRST, SCALE_RATIO, HyperPrior, TrainingCoder
+from vcmcodec.training.coder import HyperPrior, TrainingCoder
 from vcmcodec.training.photographs import random_labels
 
 Levels = Mapping[str, Tensor]

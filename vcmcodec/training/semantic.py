@@ -23,10 +23,11 @@ from vcmcodec.nn.gain import LOG_UNIT, RATE_LEVEL_MAX, Level
 from vcmcodec.nn.interactions import GATED
 from vcmcodec.nn.latent_codec import cell_grid
 from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, LATENT_UNIT
+from vcmcodec.nn.rate_estimate import SCALE_FIRST, SCALE_RATIO
 from vcmcodec.nn.semantic_codec import FEATURE, SemanticCodec, geometry_of
 from vcmcodec.nn.transforms import merge_2x2
 from vcmcodec.profiles.base_layer import code_base
-from vcmcodec.training.coder import SCALE_FIRST, SCALE_RATIO, HyperPrior, TrainingCoder
+from vcmcodec.training.coder import HyperPrior, TrainingCoder
 from vcmcodec.training.photographs import random_labels
 from vcmcodec.vision.generic import GenericNetwork
 

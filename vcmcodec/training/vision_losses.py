@@ -9,7 +9,7 @@ from torch.nn import functional
 from vcmcodec.training.vision_batches import Batch
 from vcmcodec.training.vision_teacher import Lesson
 from vcmcodec.vision.network import VisionOutput
-from vcmcodec.vision.tasks.detection import flatten_levels
+from vcmcodec.vision.tasks.detection import box_iou, flatten_levels
 
 # weight of a pixel by class, background first: sqrt(0.04 / share of the training masks), 1 to 4
 PIXEL_WEIGHTS = (
@@ -19,27 +19,6 @@ PIXEL_WEIGHTS = (
 FOREGROUND = 2.0  # weight of the teacher's word where it sees an object
 TOP_CELLS = 10  # cells an object may claim; TOOD, Feng et al. 2021, takes 13
 LEAST_SCORE = 0.03  # of the teacher, from which its box teaches
-
-
-def box_iou(first: Tensor, second: Tensor, generalised: bool = False) -> Tensor:
-    """Overlap of boxes (..., 4) x1 y1 x2 y2, pair by pair with broadcasting.
-
-    `generalised` subtracts the share of the smallest enclosing box that neither covers
-    (Rezatofighi et al. 2019), so that boxes which do not touch still have a gradient.
-    """
-    low = torch.maximum(first[..., :2], second[..., :2])
-    high = torch.minimum(first[..., 2:], second[..., 2:])
-    both = (high - low).clamp(min=0).prod(-1)
-    area1 = (first[..., 2:] - first[..., :2]).clamp(min=0).prod(-1)
-    area2 = (second[..., 2:] - second[..., :2]).clamp(min=0).prod(-1)
-    union = area1 + area2 - both
-    iou = both / union.clamp(min=1e-6)
-    if not generalised:
-        return iou
-    outer_low = torch.minimum(first[..., :2], second[..., :2])
-    outer_high = torch.maximum(first[..., 2:], second[..., 2:])
-    outer = (outer_high - outer_low).clamp(min=0).prod(-1)
-    return iou - (outer - union) / outer.clamp(min=1e-6)
 
 
 @torch.no_grad()

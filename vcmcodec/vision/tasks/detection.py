@@ -45,6 +45,27 @@ def flatten_levels(
     return torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(centres), torch.cat(strides)
 
 
+def box_iou(first: Tensor, second: Tensor, generalised: bool = False) -> Tensor:
+    """Overlap of boxes (..., 4) x1 y1 x2 y2, pair by pair with broadcasting.
+
+    `generalised` subtracts the share of the smallest enclosing box that neither covers
+    (Rezatofighi et al. 2019), so that boxes which do not touch still have a gradient.
+    """
+    low = torch.maximum(first[..., :2], second[..., :2])
+    high = torch.minimum(first[..., 2:], second[..., 2:])
+    both = (high - low).clamp(min=0).prod(-1)
+    area1 = (first[..., 2:] - first[..., :2]).clamp(min=0).prod(-1)
+    area2 = (second[..., 2:] - second[..., :2]).clamp(min=0).prod(-1)
+    union = area1 + area2 - both
+    iou = both / union.clamp(min=1e-6)
+    if not generalised:
+        return iou
+    outer_low = torch.minimum(first[..., :2], second[..., :2])
+    outer_high = torch.maximum(first[..., 2:], second[..., 2:])
+    outer = (outer_high - outer_low).clamp(min=0).prod(-1)
+    return iou - (outer - union) / outer.clamp(min=1e-6)
+
+
 @torch.no_grad()
 def decode_boxes(
     class_logits: list[Tensor], distances: list[Tensor], score: float, overlap: float, limit: int
