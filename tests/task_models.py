@@ -15,8 +15,10 @@ from vcmcodec.training.tasks_export import export
 from vcmcodec.vision import weights
 from vcmcodec.vision.labels import VOC
 from vcmcodec.vision.network import TASKS, VisionConfig, VisionNetwork
+from vcmcodec.vision.sight import DEPTHS, channel_weights
 
 QUALITIES = {"detection": 30.0, "segmentation": 25.0, "classification": 10.0}
+ADAPTED = {"detection": 12.0, "segmentation": 12.0, "classification": 5.0}
 CHANNELS = 12
 SMALL = VisionConfig(stem=8, c2=8, c3=CHANNELS, c4=8, c5=8, pyramid=(8, 8, 8), head=8)
 
@@ -52,6 +54,14 @@ def small_transform() -> FeatureTransform:
     return transform
 
 
+def small_sight() -> dict[str, torch.Tensor]:
+    """What errors in the small network's features count."""
+    network = small_network().fold()
+    crops = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        return channel_weights([network.features(crops)], tuple(DEPTHS))
+
+
 def install_network(folder: Path, longer_side: int = 320) -> str:
     """Put the vision network alone into a folder; its fingerprint."""
     blob = weights.pack(small_network(), labels=VOC, longer_side=longer_side)
@@ -63,9 +73,12 @@ def install_network(folder: Path, longer_side: int = 320) -> str:
 def install(
     folder: Path, *, scene: str | None = None, replaced: dict[str, torch.Tensor] | None = None,
     longer_side: int = 320, shares: Sequence[tuple[float, float]] = (),
-    coded_side: int | None = None,
+    coded_side: int | None = None, effort: int | None = None,
 ) -> Path:  # fmt: skip
-    """Fill a folder for `VCMCODEC_WEIGHTS`; the models in it fit the installed scene model."""
+    """Fill a folder for `VCMCODEC_WEIGHTS`; the models in it fit the installed scene model.
+
+    With an effort the tasks model says what its network's channels count, too.
+    """
     vision = install_network(folder, longer_side)
     export(
         small_transform(),
@@ -77,5 +90,9 @@ def install(
         replaced=replaced,
         preview_shares=shares,
         longer_side=coded_side,
+        effort=effort or 0,
+        sight=None if effort is None else small_sight(),
+        sight_prices=() if effort is None else ((0.0, 0.2), (100.0, 20.0)),
+        adapted_quality=None if effort is None else ADAPTED,
     )
     return folder

@@ -37,6 +37,9 @@ class EncodeOptions:
             tasks.
         longer_side: pixels to which the longer side of the picture is reduced before it is coded, 0
             for never; None for what the machine tasks need, where people will not look at it.
+        effort: how often the vision network looks while the base layer is adapted to it, where
+            people will not look at it; 0: the base is coded as it is.  None for what the tasks
+            model asks for, and 0 with a longer side of 0.
         target_size: bytes that the whole file may have; overrides the quality.
         target_bpp: the same in bits a pixel.
         profile: name of a profile.
@@ -53,6 +56,7 @@ class EncodeOptions:
     quality: float | None = None
     base_quality: float | None = None
     longer_side: int | None = None
+    effort: int | None = None
     target_size: int | None = None
     target_bpp: float | None = None
     profile: str = "scene"

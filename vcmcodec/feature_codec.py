@@ -224,6 +224,8 @@ def _level(
         raise RequestError(
             "a longer side is for pictures; features are taken at the network's own size"
         )
+    if options.effort:
+        raise RequestError("effort adapts a picture's base layer; features are coded as they are")
     if options.quality is not None and options.base_quality is not None:
         raise RequestError("features have one quality: give quality or base quality, not both")
     given = options.quality if options.base_quality is None else options.base_quality

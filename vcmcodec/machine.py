@@ -15,10 +15,9 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from vcmcodec import catalogue, feature_codec, grouping, pixels
+from vcmcodec.bitstream.constants import TaskId
 from vcmcodec.bitstream.header import Header
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import RequestError
@@ -26,7 +25,7 @@ from vcmcodec.models import TasksModel, find_tasks, load_tasks
 from vcmcodec.nn.feature_transform import SPLIT_STRIDE, level_features
 from vcmcodec.reader import BaseLatent, Reader
 from vcmcodec.sources import Openable
-from vcmcodec.vision.geometry import MULTIPLE, InputGeometry, fill
+from vcmcodec.vision.geometry import MULTIPLE, InputGeometry, fill, to_multiple
 from vcmcodec.vision.network import TASKS
 from vcmcodec.vision.predictions import LabelMap, Predictions
 from vcmcodec.vision.predictor import Predictor
@@ -111,7 +110,9 @@ def shortfalls(reader: Reader, tasks: Collection[str] = TASKS) -> tuple[str, ...
     if found is None:  # features have no base quality
         return ()
     header = reader.header
-    needed = found[1].reduced_quality if header.is_reduced else found[1].base_quality
+    for_people = any(info.task == TaskId.HUMAN for info in header.tasks)
+    # A file does not say whether its base was adapted; one for machines alone usually is.
+    needed = found[1].base_quality if for_people else found[1].adapted_quality
     quality = header.layers[0].rate_level / 100
     return tuple(
         f"{task} needs a base quality of {needed[task]:g}, this file has {quality:g}"
@@ -140,7 +141,7 @@ def see(
     present = torch.from_numpy(base.present.astype(np.float32)).to(latent.device)
     features = level_features(base.level, levels).to(latent.device)
     split = model.transform(latent, features, present[None, ..., None])
-    split = _to_whole(split)
+    split = to_multiple(split, MULTIPLE // SPLIT_STRIDE)
     output = model.vision.network.back_end({model.facts.split: split}, model.facts.split, tasks)
     height, width = header.height, header.width
     rows, columns = (SPLIT_STRIDE * side for side in split.shape[2:])
@@ -163,15 +164,6 @@ def _see_preview(
     image = fill(rgb, geometry).to(vision.network.mean.device)
     found = Predictor(vision).interpret(vision.network(image, tasks), geometry, score)
     return _only_present(found, present, header.coded_size)
-
-
-def _to_whole(split: Tensor) -> Tensor:
-    """Repeat the last row and column until the sides are what the back end can halve."""
-    multiple = MULTIPLE // SPLIT_STRIDE
-    down, across = (-side % multiple for side in split.shape[2:])
-    if down or across:
-        split = functional.pad(split, (0, across, 0, down), mode="replicate")
-    return split.contiguous(memory_format=torch.channels_last)
 
 
 def _only_present(

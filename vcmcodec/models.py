@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from vcmcodec.nn.feature_transform import FeatureTransform
     from vcmcodec.nn.model_tensors import Model
-    from vcmcodec.nn.task_tensors import TaskFacts
+    from vcmcodec.nn.task_tensors import TaskFacts, Unpacked
+    from vcmcodec.vision.sight import Sight
     from vcmcodec.vision.weights import VisionModel
 
 TASKS_PROFILE = "tasks"  # of feature transforms in a manifest
@@ -33,6 +34,8 @@ class TasksModel:
         transform: base latent -> split tensor.
         vision: the network behind the split point.
         replaced: tensors of its first stages that learned on previews, by their names.
+        sight: the network as a measure of what a base layer loses; None where the model does not
+            say what its channels count.
         facts: what the weight file says of itself.
     """
 
@@ -40,6 +43,7 @@ class TasksModel:
     transform: FeatureTransform
     vision: VisionModel
     replaced: Mapping[str, Tensor]
+    sight: Sight | None
     facts: TaskFacts
 
     def seeing_previews(self, quality: float) -> VisionModel:
@@ -54,13 +58,16 @@ class TasksModel:
 @functools.lru_cache(maxsize=8)  # 1 MB each
 def _mixture(model: TasksModel, share: float) -> VisionModel:
     """The model's network with a share of the replaced tensors, the rest its own."""
+    import torch
+
     network = copy.copy(model.vision.network)
     network._modules = dict(network._modules)
-    for name in sorted({name.partition(".")[0] for name in model.replaced}):
-        network._modules[name] = copy.deepcopy(network._modules[name])
-    state = network.state_dict()
-    for name, value in model.replaced.items():
-        state[name].lerp_(value.to(state[name]), share)
+    with torch.inference_mode(False), torch.no_grad():  # gradients may pass through it later
+        for name in sorted({name.partition(".")[0] for name in model.replaced}):
+            network._modules[name] = copy.deepcopy(network._modules[name])
+        state = network.state_dict()
+        for name, value in model.replaced.items():
+            state[name].lerp_(value.to(state[name]), share)
     return dataclasses.replace(model.vision, network=network)
 
 
@@ -154,7 +161,7 @@ def load_tasks(scene: bytes, *, device: str = "cpu") -> TasksModel:
 
 
 def default_base_quality(
-    scene: bytes, tasks: tuple[str, ...], *, reduced: bool = False
+    scene: bytes, tasks: tuple[str, ...], *, reduced: bool = False, adapted: bool = False
 ) -> float | None:
     """The lowest quality of the base layer that serves all of some machine tasks, 0..100.
 
@@ -162,6 +169,7 @@ def default_base_quality(
         scene: fingerprint of the picture model.
         tasks: names of machine tasks.
         reduced: whether the picture is reduced before it is coded.
+        adapted: whether the base layer is adapted to the network.
 
     Returns:
         None where no tasks model is installed for this picture model, or where it does not speak
@@ -170,8 +178,20 @@ def default_base_quality(
     found = find_tasks(scene) if tasks else None
     if found is None or not set(tasks) <= set(found[1].base_quality):
         return None
-    known = found[1].reduced_quality if reduced else found[1].base_quality
+    facts = found[1]
+    known = facts.reduced_quality if reduced else facts.base_quality
+    known = facts.adapted_quality if adapted else known
     return max(known[task] for task in tasks)
+
+
+def default_effort(scene: bytes) -> int:
+    """How often the network looks while a base layer for machines alone is adapted; 0: never.
+
+    Args:
+        scene: fingerprint of the picture model.
+    """
+    found = find_tasks(scene)
+    return 0 if found is None else found[1].effort
 
 
 def default_longer_side(scene: bytes) -> int | None:
@@ -201,21 +221,26 @@ def _task_facts(path: Path) -> TaskFacts:
 def _load_tasks(model_id: str, path: Path, vision_path: Path, device: str) -> TasksModel:
     from vcmcodec.nn.task_tensors import unpack
     from vcmcodec.vision import weights
+    from vcmcodec.vision.sight import Sight
 
-    transform, replaced, facts = unpack(*_read(path))
+    found = unpack(*_read(path))
     try:
         vision = weights.load(vision_path, device)
-        transform = transform.to(device)
+        transform = found.transform.to(device)
+        counts = {depth: value.to(device) for depth, value in found.sight.items()}
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"no device {device}: {str(error).splitlines()[0]}") from error
-    _check_fit(vision, replaced, facts)
-    return TasksModel(model_id, transform, vision, replaced, facts)
+    _check_fit(vision, found)
+    sight = Sight(vision.network, counts) if counts else None
+    return TasksModel(model_id, transform, vision, found.replaced, sight, found.facts)
 
 
-def _check_fit(vision: VisionModel, replaced: Mapping[str, Tensor], facts: TaskFacts) -> None:
-    """Raise WeightsError unless transform and replaced tensors fit the vision network."""
+def _check_fit(vision: VisionModel, found: Unpacked) -> None:
+    """Raise WeightsError unless a tasks model's tensors fit the vision network."""
+    from vcmcodec.vision.sight import DEPTHS
     from vcmcodec.vision.split import split_points
 
+    facts = found.facts
     points = split_points(vision.network.config)
     if facts.split not in points or len(points[facts.split].channels) != 1:
         raise WeightsError(f"a tasks model cannot join at split point {facts.split}")
@@ -226,6 +251,10 @@ def _check_fit(vision: VisionModel, replaced: Mapping[str, Tensor], facts: TaskF
             f" {facts.split}, the vision network has {wanted}"
         )
     state = vision.network.state_dict()
-    for name, value in replaced.items():
+    for name, value in found.replaced.items():
         if name not in state or state[name].shape != value.shape:
             raise WeightsError(f"the vision network has no {name} of shape {tuple(value.shape)}")
+    channels = {name: count for point in points.values() for name, count in point.channels.items()}
+    shapes = {name: (channels[name], 1, 1) for name in DEPTHS}
+    if found.sight and {name: tuple(v.shape) for name, v in found.sight.items()} != shapes:
+        raise WeightsError("what errors count is not told of the vision network's channels")

@@ -117,7 +117,8 @@ def test_the_weight_file_gives_the_same_transform_back(tmp_path) -> None:  # typ
     assert packed() == path.read_bytes()
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    transform, replaced, facts = unpack(load(packed()), metadata)
+    transform, replaced, sight, facts = unpack(load(packed()), metadata)
+    assert sight == {}
     assert (facts.scene, facts.vision, facts.split) == (FACTS["scene"], FACTS["vision"], "c3")
     assert facts.base_quality == QUALITY
     assert replaced.keys() == {"classification.out.bias"}

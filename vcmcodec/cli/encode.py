@@ -24,6 +24,7 @@ class Settings:
     quality: float | None
     base_quality: float | None
     longer_side: int | None
+    effort: int | None
     target_bpp: float | None
     target_size: int | None
     groups: str | None
@@ -59,6 +60,7 @@ def encode_one(settings: Settings, source: str | bytes) -> batch.Product:
         quality=settings.quality,
         base_quality=settings.base_quality,
         longer_side=settings.longer_side,
+        effort=settings.effort,
         target_size=settings.target_size,
         target_bpp=settings.target_bpp,
         profile=settings.profile,
@@ -158,6 +160,13 @@ def _exclusive(**given: Any) -> None:
     metavar="PIXELS",
     help="Reduce larger pictures to this before they are coded; 0: never.  [default: what the tasks"
     " need, where people will not look]",
+)
+@click.option(
+    "--effort",
+    type=click.IntRange(0, 1000),
+    metavar="LOOKS",
+    help="How often the vision network looks while the base layer is adapted to it, where people"
+    " will not look; 0: never, and fast.  [default: the tasks model's]",
 )
 @click.option(
     "--target-bpp",

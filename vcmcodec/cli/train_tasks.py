@@ -11,6 +11,7 @@ from vcmcodec.cli import show, training_options
 from vcmcodec.cli.training_view import training_view
 from vcmcodec.errors import RequestError
 
+EFFORT = 8
 LONGER_SIDE = 416  # the vision network's own; `vcm bench tasks --base-sides` says what is best
 _PICTURES = click.Path(exists=True, path_type=Path)
 
@@ -46,6 +47,21 @@ _PICTURES = click.Path(exists=True, path_type=Path)
     help="The same for pictures that are reduced before they are coded.  [default: as --quality]",
 )
 @click.option(
+    "--adapted-quality",
+    multiple=True,
+    metavar="TASK=Q",
+    help="The same for base layers that are adapted to the network.  [default: as"
+    " --reduced-quality]",
+)
+@click.option(
+    "--effort",
+    type=click.IntRange(0, 1000),
+    default=EFFORT,
+    show_default=True,
+    metavar="LOOKS",
+    help="How often the network looks, by default, while a base layer is adapted to it; 0: never.",
+)
+@click.option(
     "--longer-side",
     type=click.IntRange(0),
     default=LONGER_SIDE,
@@ -59,7 +75,8 @@ def command(
     data: tuple[Path, ...], objects: tuple[Path, ...], folder: Path, *, scene: str | None,
     vision: str | None, steps: int | None, minutes: float | None, threads: int, seed: int,
     target: Path | None, qualities: tuple[str, ...],
-    reduced_quality: tuple[str, ...], longer_side: int, model: str, quiet: bool,
+    reduced_quality: tuple[str, ...], adapted_quality: tuple[str, ...], effort: int,
+    longer_side: int, model: str, quiet: bool,
 ) -> int:  # fmt: skip
     r"""Teach what takes base layers to the vision network.
 
@@ -93,6 +110,8 @@ def command(
             model,
             base_quality=chosen,
             reduced_quality=reduced,
+            adapted_quality=_read_qualities(adapted_quality),
+            effort=effort,
             longer_side=longer_side or None,
         )
         if not quiet:

@@ -24,6 +24,8 @@ class Subject:
         base_quality: level of the base layer; None for the default of the tasks.
         longer_side: pixels to which larger pictures are reduced, 0 for never; None for the
             default of the tasks.
+        effort: looks of the vision network while the base layer is adapted to it; None for the
+            default.
         model: name of a model; None for the profile's default.
         split: split point, of profiles of features; None for the model's first.
     """
@@ -33,6 +35,7 @@ class Subject:
     profile: str = "scene"
     base_quality: float | None = None
     longer_side: int | None = None
+    effort: int | None = None
     model: str | None = None
     split: str | None = None
 
@@ -52,6 +55,7 @@ class Subject:
             quality=quality,
             base_quality=self.base_quality,
             longer_side=self.longer_side,
+            effort=self.effort,
             groups=groups,
             profile=self.profile,
             model=self.model,

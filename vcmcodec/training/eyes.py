@@ -42,7 +42,7 @@ class Eyes(Sight):
 
     def __init__(self, network: VisionNetwork, crops: Sequence[Tensor]) -> None:
         """Take a folded network and clean batches (N, 3, H, W), which give the channels' spread."""
-        super().__init__(network, {}, half=True)
+        super().__init__(network, {}, low_precision=True)
         seen = [self.clean(batch).features for batch in crops]
         self.weights = channel_weights(seen, tuple(DEPTHS))
 

@@ -73,6 +73,8 @@ class TasksRecipe:
         dropped: share of the transform's batches in which groups are missing.
         rate, warmup, decay: step size, steps of growth, share of the steps in which it falls.
         front: step size of the preview front, in `rate`.
+        sight_prices: (base quality, bits a pixel that a distance of 1 is worth) for encoders that
+            adapt a base layer; half again of what the next bits of quality buy.
         weight_decay, clip, ema: of the optimiser, of gradients, of the averaged weights.
     """
 
@@ -84,6 +86,7 @@ class TasksRecipe:
     dropped: float = 0.12
     rate: float = 1e-4
     front: float = 0.3
+    sight_prices: tuple[tuple[float, float], ...] = ((0.0, 0.105), (100.0, 25.7))
     warmup: int = 60
     decay: float = 0.5
     weight_decay: float = 0.01
@@ -348,13 +351,16 @@ class Installed:
 
     def export(
         self, trainer: TasksTrainer, taught: Taught, folder: Path, model_id: str, *,
-        base_quality: dict[str, float], reduced_quality: dict[str, float], longer_side: int | None,
+        base_quality: dict[str, float], reduced_quality: dict[str, float],
+        adapted_quality: dict[str, float], longer_side: int | None, effort: int,
     ) -> Path:  # fmt: skip
         """Write what was taught as a tasks model; returns the weight file's path."""
         return tasks_export.export(
             taught.transform, folder, model_id, scene=self.scene.fingerprint,
             vision=self.vision.fingerprint, base_quality=base_quality,
-            reduced_quality=reduced_quality, replaced=taught.front.tensors(),
+            reduced_quality=reduced_quality, adapted_quality=adapted_quality,
+            replaced=taught.front.tensors(), effort=effort, sight=trainer.eyes.weights,
+            sight_prices=trainer.recipe.sight_prices,
             preview_shares=trainer.preview_shares(taught.front),
             longer_side=longer_side, facts={"steps": trainer.step},
         )  # fmt: skip

@@ -28,8 +28,12 @@ def export(
     base_quality: Mapping[str, float],
     replaced: Mapping[str, Tensor] | None = None,
     reduced_quality: Mapping[str, float] | None = None,
+    adapted_quality: Mapping[str, float] | None = None,
     preview_shares: Sequence[tuple[float, float]] = (),
     longer_side: int | None = None,
+    effort: int = 0,
+    sight: Mapping[str, Tensor] | None = None,
+    sight_prices: Sequence[tuple[float, float]] = (),
     facts: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a tasks model, and its line in the manifest.
@@ -43,7 +47,9 @@ def export(
         base_quality: task -> default quality of the base layer, for every machine task.
         replaced: tensors of the vision network that were trained as well, by the names of the
             folded network's state dictionary.
-        reduced_quality, preview_shares, longer_side: see `nn.task_tensors.TaskFacts`.
+        reduced_quality, adapted_quality, preview_shares, longer_side, effort, sight_prices: see
+            `nn.task_tensors.TaskFacts`.
+        sight: what an error in each channel of the network's features counts, by depth.
         facts: for the model card.
 
     Returns:
@@ -56,8 +62,9 @@ def export(
         raise RequestError(f"a default quality is needed for each of {', '.join(TASKS)}")
     tensors, metadata = pack(
         transform, scene=scene, vision=vision, base_quality=base_quality, replaced=replaced,
-        reduced_quality=reduced_quality, preview_shares=preview_shares, longer_side=longer_side,
-        facts=facts,
+        reduced_quality=reduced_quality, adapted_quality=adapted_quality,
+        preview_shares=preview_shares, longer_side=longer_side, effort=effort,
+        sight=sight, sight_prices=sight_prices, facts=facts,
     )  # fmt: skip
     unpack(tensors, metadata)  # a weight file that cannot be read back is not written
     blob = save(tensors, metadata)

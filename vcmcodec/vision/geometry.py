@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from vcmcodec.errors import PictureError
 
@@ -88,3 +89,20 @@ def fill(rgb: np.ndarray, geometry: InputGeometry) -> Tensor:
     scaled = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
     padded[0, :, : size[1], : size[0]] = scaled
     return padded.contiguous(memory_format=torch.channels_last)
+
+
+def fill_tensor(rgb: Tensor, geometry: InputGeometry) -> Tensor:
+    """The same of pixels (N, 3, H, W) in 0..1, with a gradient."""
+    size = geometry.scaled_height, geometry.scaled_width
+    if rgb.shape[2:] != size:
+        rgb = functional.interpolate(rgb, size, mode="bilinear", antialias=True)
+    below, right = geometry.padded_height - size[0], geometry.padded_width - size[1]
+    return functional.pad(rgb, (0, right, 0, below), value=GREY)
+
+
+def to_multiple(tensor: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column of (N, C, h, w) until the sides are multiples of a number."""
+    down, across = (-side % multiple for side in tensor.shape[2:])
+    if down or across:
+        tensor = functional.pad(tensor, (0, across, 0, down), mode="replicate")
+    return tensor.contiguous(memory_format=torch.channels_last)

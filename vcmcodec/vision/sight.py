@@ -80,15 +80,15 @@ class Sight(nn.Module):
     Args:
         network: folded.
         weights: what the squared error of each channel counts, by depth; `channel_weights`.
-        half: run it in bfloat16, as trainings do.
+        low_precision: run it in bfloat16, as trainings do.
     """
 
     def __init__(
-        self, network: VisionNetwork, weights: Mapping[str, Tensor], *, half: bool = False
+        self, network: VisionNetwork, weights: Mapping[str, Tensor], *, low_precision: bool = False
     ) -> None:
         super().__init__()
         self.network = network.requires_grad_(False).eval()
-        self.weights, self.half = dict(weights), half
+        self.weights, self.low_precision = dict(weights), low_precision
 
     @property
     def device(self) -> torch.device:
@@ -96,7 +96,7 @@ class Sight(nn.Module):
         return self.network.mean.device
 
     def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision)
 
     @torch.no_grad()
     def clean(self, rgb: Tensor) -> Seen[VisionOutput]:
