@@ -31,7 +31,7 @@ _FEATURES = tuple(
     for variant in spec.variants
 )
 CODECS = (
-    *("vcm-base", *_FEATURES, "vcm-preview", "vcm-picture"),
+    *("vcm-base", "vcm-base-plain", *_FEATURES, "vcm-preview", "vcm-picture"),
     *("jpeg", "webp", "avif", "jxl", "hevc"),
 )
 

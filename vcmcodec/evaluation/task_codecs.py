@@ -258,7 +258,8 @@ FEATURE_VARIANTS = {
     for variant, split in spec.variants.items()
 }
 PIXEL_NAMES = ("vcm-preview", "vcm-picture")
-OWN_NAMES = ("vcm-base", *(f"vcm-{name}" for name in FEATURE_VARIANTS), *PIXEL_NAMES)
+BASE_NAMES = ("vcm-base", "vcm-base-plain")  # the second is not adapted to the network
+OWN_NAMES = (*BASE_NAMES, *(f"vcm-{name}" for name in FEATURE_VARIANTS), *PIXEL_NAMES)
 
 
 def open_rival(name: str, threads: int) -> PixelCodec | str:

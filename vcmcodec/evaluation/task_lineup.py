@@ -14,6 +14,7 @@ from vcmcodec.evaluation.subject import Subject
 from vcmcodec.evaluation.task_bench import Lineup
 from vcmcodec.evaluation.task_codecs import (
     BASE_LADDER,
+    BASE_NAMES,
     FEATURE_LADDER,
     FEATURE_VARIANTS,
     OWN_NAMES,
@@ -31,6 +32,8 @@ from vcmcodec.evaluation.task_subjects import (
 )
 from vcmcodec.models import default_longer_side
 from vcmcodec.vision.network import TASKS
+
+PLAIN = "base-plain"
 
 
 @dataclass(frozen=True)
@@ -115,15 +118,16 @@ class Plan:
         if self.judge is not None:
             return f"vcm {name}: it brings its own network and cannot be judged by another"
         profile, split = FEATURE_VARIANTS.get(name, ("scene", None))
-        is_base = name == "base"
+        is_base = f"vcm-{name}" in BASE_NAMES
         ladder = self.base_ladder or (BASE_LADDER if is_base else FEATURE_LADDER)
         try:
             opened = []
-            for side in self._sides() if is_base else (None,):
+            for side in self._sides(name) if is_base else (None,):
                 subject = Subject(
                     tasks=("detection",) if is_base else self.tasks or TASKS,
                     profile=profile,
                     longer_side=side,
+                    effort=0 if name == PLAIN else None,
                     model=self.model if is_base else None,
                     split=split,
                 )
@@ -134,10 +138,15 @@ class Plan:
             return f"vcm {name}: {str(error).split(';')[0]}"
         return opened
 
-    def _sides(self) -> tuple[int, ...]:
-        """Pixels to which pictures are reduced for our base layer; 0 for full size."""
+    def _sides(self, name: str) -> tuple[int, ...]:
+        """Pixels to which pictures are reduced for our base layer; 0 for full size.
+
+        At full size nothing is adapted, so it stands for both, once.
+        """
         if self.base_sides is not None:
             return self.base_sides
         scene = pretrained.find(profile="scene", model_id=self.model)
         reduced = default_longer_side(bytes.fromhex(scene.fingerprint))
-        return (0, reduced) if reduced else (0,)
+        if not reduced:
+            return (0,)
+        return (reduced,) if name == PLAIN else (0, reduced)

@@ -26,6 +26,7 @@ from vcmcodec.vision.backend import PROFILE, Backend, open_backend
 from vcmcodec.vision.geometry import InputGeometry
 from vcmcodec.vision.network import PRIOR_SHARE
 from vcmcodec.vision.predictions import DetectedObject, LabelMap, Predictions
+from vcmcodec.vision.tasks.segmentation import LEAST, NEUTRAL
 
 FLOOR = 0.01  # objects below this score are not handed to the evaluation
 FULL_SIZE = "full size"
@@ -172,7 +173,8 @@ def open_judge(
             weights, title = model.sha256, model.id
     else:
         weights, title = hashlib.sha256(Path(name).read_bytes()).hexdigest(), Path(name).stem
-    print_of = key(weights, backend.longer_side, backend.labels, PRIOR_SHARE)
+    told = PRIOR_SHARE, NEUTRAL, LEAST
+    print_of = key(weights, backend.longer_side, backend.labels, told)
     return Judge(f"{title} ({weights[:8]})", backend, print_of, tasks)
 
 

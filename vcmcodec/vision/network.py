@@ -90,9 +90,10 @@ class VisionConfig:
 
 @dataclass
 class VisionOutput:
-    """Raw results; a task that was not asked for is None.
+    """Raw results; a task that was not asked for is None, but detection where areas need it.
 
     Attributes:
+        tasks: that were asked for.
         class_logits: per stride (8, 16, 32): (N, classes, h, w), before the sigmoid.
         distances: per stride: (N, 4, h, w), left, top, right, bottom from the cell's centre, in
             cells, not negative.
@@ -100,6 +101,7 @@ class VisionOutput:
         presence: (N, classes), before the sigmoid: is the class anywhere in the picture?
     """
 
+    tasks: frozenset[str] = frozenset()
     class_logits: list[Tensor] | None = None
     distances: list[Tensor] | None = None
     segmentation: Tensor | None = None
@@ -316,8 +318,8 @@ class VisionNetwork(nn.Module):
             raise RequestError(f"split {split} needs {', '.join(missing)} for {', '.join(tasks)}")
         wanted = set().union(*(_HEAD_INPUTS[task] for task in tasks))
         have = self._run({name: features[name] for name in needed}, wanted)
-        output = VisionOutput()
-        if "detection" in tasks:
+        output = VisionOutput(frozenset(tasks))
+        if {"detection", "segmentation"} & output.tasks:  # areas are told of objects
             levels = (have["p3"], have["p4"], have["p5"])
             output.class_logits, output.distances = self.detection(levels)
         presence = self.classification(have["p5"]) if set(tasks) - {"detection"} else None

@@ -13,7 +13,7 @@ from vcmcodec.vision.network import TASKS, VisionOutput
 from vcmcodec.vision.predictions import DetectedObject, LabelMap, Predictions, clip_box
 from vcmcodec.vision.tasks.classification import decode_presence
 from vcmcodec.vision.tasks.detection import decode_boxes
-from vcmcodec.vision.tasks.segmentation import decode_label_map
+from vcmcodec.vision.tasks.segmentation import LEAST, decode_label_map, told_of_objects
 from vcmcodec.vision.weights import VisionModel
 
 OVERLAP = 0.6  # boxes of one class that overlap more are one object
@@ -54,10 +54,14 @@ class Predictor:
     ) -> Predictions:
         """Raw maps of one picture to results; used behind every split point."""
         objects = classes = label_map = None
+        boxes, scores, labels = np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
         if output.class_logits is not None and output.distances is not None:
+            least = score if output.segmentation is None else min(score, LEAST)
             boxes, scores, labels = decode_boxes(
-                output.class_logits, output.distances, score, OVERLAP, MOST_OBJECTS
+                output.class_logits, output.distances, least, OVERLAP, MOST_OBJECTS
             )[0]
+        if "detection" in output.tasks:
+            sure = scores > score
             objects = tuple(
                 DetectedObject(
                     self.labels[int(label)],
@@ -65,12 +69,13 @@ class Predictor:
                     clip_box(box, geometry.height, geometry.width),
                 )
                 for box, value, label in zip(
-                    geometry.true_boxes(boxes), scores, labels, strict=True
+                    geometry.true_boxes(boxes[sure]), scores[sure], labels[sure], strict=True
                 )
             )
         if output.presence is not None:
             classes = decode_presence(output.presence[0], self.labels)
         if output.segmentation is not None:
             names = (BACKGROUND, *self.labels)
-            label_map = LabelMap(decode_label_map(output.segmentation[0], geometry), names)
+            areas = told_of_objects(output.segmentation[0], boxes, scores, labels)
+            label_map = LabelMap(decode_label_map(areas, geometry), names)
         return Predictions(geometry.height, geometry.width, objects, classes, label_map)
