@@ -92,8 +92,8 @@ types:
       - id: parameters
         size: len_parameters
         doc: |
-          Of scene: empty, or coded height and coded width as two varints, where the picture was
-          reduced before it was coded (§6.1). Of the profiles of features (§6.2): u1 length and
+          Of scene: empty, or coded height and coded width as two varints, where the file is apart
+          from the whole picture's (§6.1). Of the profiles of features (§6.2): u1 length and
           name of the split point, varint scaled height, varint scaled width, the profile's own.
       - id: num_tasks
         type: u1

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from vcmcodec import catalogue, feature_codec, grouping, pixels
-from vcmcodec.bitstream.constants import TaskId
 from vcmcodec.bitstream.header import Header
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import RequestError
@@ -110,9 +109,8 @@ def shortfalls(reader: Reader, tasks: Collection[str] = TASKS) -> tuple[str, ...
     if found is None:  # features have no base quality
         return ()
     header = reader.header
-    for_people = any(info.task == TaskId.HUMAN for info in header.tasks)
-    # A file does not say whether its base was adapted; one for machines alone usually is.
-    needed = found[1].base_quality if for_people else found[1].adapted_quality
+    # A base apart was reduced or adapted; which, a file does not say, and it is usually both.
+    needed = found[1].adapted_quality if header.is_apart else found[1].base_quality
     quality = header.layers[0].rate_level / 100
     return tuple(
         f"{task} needs a base quality of {needed[task]:g}, this file has {quality:g}"

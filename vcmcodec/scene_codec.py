@@ -87,7 +87,7 @@ def encode(
     def finish(
         at: scene.Levels, parts: Iterable[scene.Piece], tally: scene.Tally | None = None
     ) -> Encoded:
-        header = _header(picture, model, plan, tasks, at, source)
+        header = _header(picture, model, plan, tasks, at, source, reduced or looking is not None)
         runs = scene.encode(model, source, parts, at, digest=options.digest, tally=tally)
         data = files.write(header, [*named(runs, plan), *_extras(picture, plan, options, header)])
         notes = picture.warnings + (plan.warnings if plan else ())
@@ -285,13 +285,12 @@ def _search(
 
 def _header(
     picture: pixels.Picture, model: Model, plan: grouping.GroupPlan | None,
-    tasks: tuple[TaskInfo, ...], levels: Levels, source: Source,
+    tasks: tuple[TaskInfo, ...], levels: Levels, source: Source, apart: bool,
 ) -> Header:  # fmt: skip
     layers = [LayerInfo(LayerId.BASE, levels.base)]
     if levels.people is not None:
         layers += [LayerInfo(layer, levels.people) for layer in (LayerId.MID, LayerId.FULL)]
     coded = CodedSize(*source.rgb.shape[:2])
-    reduced = coded.is_reduced(picture.height, picture.width)
     return Header(
         profile=catalogue.profile("scene").id,
         fingerprint=model.fingerprint,
@@ -303,7 +302,7 @@ def _header(
         tasks=tasks,
         layers=tuple(layers),
         groups=group_table(plan),
-        parameters=coded.pack() if reduced else b"",
+        parameters=coded.pack() if apart else b"",
     )
 
 

@@ -59,7 +59,7 @@ def headers(draw) -> tuple[Header, tuple[int, ...]]:
     parameters = b"" if profile == ProfileId.SCENE else draw(st.binary(max_size=64))
     if profile == ProfileId.SCENE and draw(st.booleans()):
         coded = CodedSize(draw(st.integers(1, height)), draw(st.integers(1, width)))
-        parameters = coded.pack() if coded.is_reduced(height, width) else b""
+        parameters = coded.pack()
     groups, labels = draw(groups_of_a_grid(-(-coded.height // 16), -(-coded.width // 16)))
     layers = draw(st.sampled_from([(0,), (0, 1), (0, 1, 2), (0, 2)]))
     tasks = draw(st.dictionaries(st.sampled_from([0, 1, 2, 3, 77]), st.sampled_from(layers)))

@@ -143,6 +143,17 @@ def test_only_what_machines_alone_will_see_is_adapted_unasked() -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_an_adapted_base_is_not_completed_by_the_layers_of_another() -> None:
+    rgb = picture()[:100, :120]
+    rest = edit.extract(encode(rgb, base_quality=20), layers=["mid", "full"])
+    common = encode(rgb, tasks=["detection"], base_quality=20, longer_side=0)
+    assert decode(edit.merge([common, rest])).size == (120, 100)
+    adapted = encode(rgb, tasks=["detection"], base_quality=20)
+    with pytest.raises(RequestError, match="differ in parameters"):
+        edit.merge([adapted, rest])
+
+
+@pytest.mark.usefixtures("small")
 def test_groups_stay_apart() -> None:
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[60:150, 80:200] = 9

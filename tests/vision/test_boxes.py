@@ -13,9 +13,12 @@ from vcmcodec.vision.geometry import InputGeometry, prepare
 from vcmcodec.vision.tasks.boxes import overlaps, suppress
 from vcmcodec.vision.tasks.detection import decode_boxes, flatten_levels
 from vcmcodec.vision.tasks.segmentation import (
+    LEAST,
+    NEUTRAL,
     decode_label_map,
     possible_classes,
     scaled_argmax,
+    told_of_objects,
 )
 
 
@@ -139,3 +142,26 @@ def test_classes_that_are_left_out_win_nowhere(cells: int) -> None:
         np.testing.assert_array_equal(found, fine.argmax(0).numpy())
         found = decode_label_map(logits, InputGeometry(170, 221, 100, 130, 112, 144))
         np.testing.assert_array_equal(found, scaled_argmax(fine, 170, 221))
+
+
+def test_areas_are_told_of_the_boxes_that_they_lie_in() -> None:
+    logits = torch.zeros(4, 6, 8)
+    boxes = np.array([[8.0, 8.0, 40.0, 32.0], [16.0, 8.0, 40.0, 24.0], [-9.0, 40.0, 90.0, 60.0]])
+    scores, labels = np.array([0.9, 0.5, 0.02]), np.array([1, 1, 2])
+    told = told_of_objects(logits, boxes, scores, labels)
+    assert (told[0] == 0).all()  # the background
+    nothing = float(np.log(LEAST / NEUTRAL))
+    torch.testing.assert_close(told[1], torch.full((6, 8), nothing))
+    torch.testing.assert_close(told[3], torch.full((6, 8), nothing))  # too weak to tell
+    wanted = torch.full((6, 8), nothing)
+    wanted[1:4, 1:5] = float(np.log(0.9 / NEUTRAL))  # the better of two boxes
+    torch.testing.assert_close(told[2], wanted)
+    assert (logits == 0).all()
+
+
+def test_a_box_below_a_cells_size_still_tells_of_one() -> None:
+    told = told_of_objects(
+        torch.zeros(2, 4, 4), np.array([[9.0, 9.0, 10.0, 10.0]]), np.array([0.6]), np.array([0])
+    )
+    assert int((told[1] > 0).sum()) == 1
+    assert told[1, 1, 1] > 0

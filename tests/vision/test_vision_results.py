@@ -166,3 +166,18 @@ def test_the_backend_says_the_same_whole_and_split(tmp_path: Path) -> None:
 def test_the_label_set_is_vocs() -> None:
     assert len(VOC) == len(set(VOC)) == 20
     assert list(VOC) == sorted(VOC)
+
+
+def test_areas_are_the_same_whatever_else_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(weights.pack(small_network().fold(), labels=LABELS, longer_side=64))
+    backend = ReferenceBackend(weights.load(path))
+    rgb = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+    alone = backend.predict(rgb, ["segmentation"])
+    both = backend.predict(rgb, ["segmentation", "detection"], score=0.6)
+    assert alone.objects is None  # the detector ran, for the areas' sake
+    assert both.objects is not None
+    assert all(thing.score > 0.6 for thing in both.objects)
+    assert alone.label_map is not None
+    assert both.label_map is not None
+    np.testing.assert_array_equal(alone.label_map.labels, both.label_map.labels)

@@ -113,6 +113,14 @@ class Header:
         return size.height, size.width
 
     @property
+    def is_apart(self) -> bool:
+        """Whether a picture's base layer is not the one that layers of the whole picture go with.
+
+        It was reduced, or adapted to a vision network, before it was coded.
+        """
+        return self.profile == ProfileId.SCENE and bool(self.parameters)
+
+    @property
     def is_reduced(self) -> bool:
         """Whether a picture was reduced before it was coded."""
         return self.coded_size != (self.height, self.width)
@@ -235,7 +243,7 @@ def _check_coded_size(header: Header, fail: Fail) -> None:
         size = CodedSize.unpack(header.parameters)
     except FormatError as error:
         raise fail("parameters", "are not a coded height and width") from error
-    if not size.is_reduced(header.height, header.width):
+    if not size.fits(header.height, header.width):
         raise fail(
             "parameters",
             f"a picture of {header.width} x {header.height} pixels cannot have been reduced to"

@@ -20,7 +20,7 @@ FEATURE_PROFILES = (ProfileId.PYRAMID, ProfileId.BOTTLENECK, ProfileId.SEMANTIC)
 
 @dataclass(frozen=True)
 class CodedSize:
-    """Size in pixels to which a picture was reduced before it was coded."""
+    """Size in pixels at which a picture for machines alone is coded: its own, or a smaller one."""
 
     height: int
     width: int
@@ -45,10 +45,9 @@ class CodedSize:
             raise FormatError(FIELD, f"{reader.left} bytes behind the coded size")
         return size
 
-    def is_reduced(self, height: int, width: int) -> bool:
-        """Whether a picture of that size can have been reduced to this one."""
-        fits = 1 <= self.height <= height and 1 <= self.width <= width
-        return fits and (self.height, self.width) != (height, width)
+    def fits(self, height: int, width: int) -> bool:
+        """Whether a picture of that size can be coded at this one."""
+        return 1 <= self.height <= height and 1 <= self.width <= width
 
 
 @dataclass(frozen=True)
