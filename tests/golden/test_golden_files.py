@@ -60,7 +60,10 @@ def _with_icc() -> bytes:
 
 DECODED: dict[str, Callable[[], bytes]] = {
     "layers": lambda: codec.encode(_photograph(96, 128), digest=True, quality=60),
-    "base-only": lambda: codec.encode(_photograph(96, 128), tasks=["detection"], digest=True),
+    "base-only": lambda: codec.encode(
+        _photograph(96, 128), tasks=["detection"], base_quality=45, longer_side=0, digest=True
+    ),
+    "adapted": lambda: codec.encode(_photograph(96, 128), tasks=["detection"], digest=True),
     "people-only-low": lambda: codec.encode(
         _photograph(96, 128), tasks=["human"], quality=0, digest=True
     ),
