@@ -19,6 +19,7 @@ from test_page import BROWSER
 import task_models
 from photographs import astronaut, photograph
 from vcmcodec.cli.main import vcm
+from vcmcodec.codec import encode
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation import task_bench, task_gallery, task_page, task_report
 from vcmcodec.evaluation.labelled import LabelledPicture, LabelledSet
@@ -279,6 +280,23 @@ def test_the_base_layer_answers_without_pixels_beside_others(
     assert "tasks-small (" in found.versions["vcm base"]
     assert found.curves[0].points[0].scores["mIoU"].low is None  # no draws were asked for
     assert not found.missing
+
+
+@pytest.mark.weights
+def test_the_base_layer_runs_adapted_and_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = task_models.install(tmp_path / "weights", longer_side=64, coded_side=64, effort=2)
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(folder))
+    whole, adapted, plain = Plan(("vcm-base", "vcm-base-plain"), base_ladder=(30,))().subjects
+    assert [one.codec for one in (whole, adapted, plain)] == ["vcm base"] * 2 + ["vcm base-plain"]
+    assert (whole.variant, adapted.variant) == ("full size", "reduced to 64")
+    assert plain.variant == adapted.variant
+    picture = next(LabelledSet(write_set(tmp_path, 1)).pictures())
+    rgb = picture.rgb()
+    for subject, asked in ((whole, {"longer_side": 0}), (adapted, {}), (plain, {"effort": 0})):
+        data = encode(rgb, tasks=["detection"], base_quality=30, **asked)  # type: ignore[arg-type]
+        assert subject.run(picture, 30).num_bytes == len(data)
 
 
 @pytest.mark.weights

@@ -10,6 +10,8 @@ from PIL import Image
 from photographs import photograph, whole
 from task_models import install
 from vcmcodec import adaptation, edit, machine, models, pretrained
+from vcmcodec.bitstream.container import Container
+from vcmcodec.bitstream.describe import describe
 from vcmcodec.codec import EncodeOptions, decode, encode, encode_picture
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation.metrics import Pixels
@@ -149,8 +151,11 @@ def test_an_adapted_base_is_not_completed_by_the_layers_of_another() -> None:
     common = encode(rgb, tasks=["detection"], base_quality=20, longer_side=0)
     assert decode(edit.merge([common, rest])).size == (120, 100)
     adapted = encode(rgb, tasks=["detection"], base_quality=20)
-    with pytest.raises(RequestError, match="differ in parameters"):
-        edit.merge([adapted, rest])
+    assert describe(Container.read(adapted)).apart
+    assert not describe(Container.read(common)).apart
+    for parts in ([adapted, rest], [rest, adapted]):
+        with pytest.raises(RequestError, match="for machines alone goes with no other layers"):
+            edit.merge(parts)
 
 
 @pytest.mark.usefixtures("small")

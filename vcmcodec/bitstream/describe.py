@@ -80,6 +80,8 @@ class Description:
         split: split point of the network whose features are coded; None where a picture is.
         input_size: width and height to which the picture was scaled for that network, or None.
         coded_size: width and height to which a picture was reduced before it was coded, or None.
+        apart: whether a picture's base layer was reduced, or made for machines alone, so that no
+            layers of the whole picture go with it.
         redacted: whether groups were removed without a trace.
         num_bytes: the whole file as its directory says, header included.
         header_bytes: everything before the first substream.
@@ -100,6 +102,7 @@ class Description:
     split: str | None
     input_size: tuple[int, int] | None
     coded_size: tuple[int, int] | None
+    apart: bool
     num_bytes: int
     header_bytes: int
     bpp: float
@@ -128,6 +131,7 @@ def describe(container: Container) -> Description:
         split=own.split if own else None,
         input_size=(own.scaled_width, own.scaled_height) if own else None,
         coded_size=_coded_size(header),
+        apart=header.is_apart,
         num_bytes=container.size,
         header_bytes=container.header_bytes,
         bpp=_bpp(container, container.size),

@@ -264,7 +264,9 @@ def merge(containers: Sequence[Container]) -> bytes:
     for position, header in enumerate(headers[1:], start=2):
         for field in _MUST_AGREE:
             if getattr(header, field) != getattr(headers[0], field):
-                raise RequestError(f"parts 1 and {position} differ in {field}")
+                apart = field == "parameters" and (header.is_apart or headers[0].is_apart)
+                why = ": a base layer for machines alone goes with no other layers" if apart else ""
+                raise RequestError(f"parts 1 and {position} differ in {field}{why}")
     header = replace(
         headers[0],
         layers=_united([h.layers for h in headers], "layers", _by_layer),

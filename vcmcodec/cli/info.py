@@ -66,7 +66,7 @@ def tree(name: str, seen: Description) -> Tree:
 
     root = Tree(line(show.printable(name), show.size(seen.num_bytes), _bpp(seen.bpp)))
     kind = ("grey" if seen.grey else "colour") + (", redacted" if seen.redacted else "")
-    root.add(line("picture", f"{seen.width} x {seen.height}, {kind}", _coded(seen.coded_size)))
+    root.add(line("picture", f"{seen.width} x {seen.height}, {kind}", _coded(seen)))
     if seen.split is not None and seen.input_size is not None:
         width, height = seen.input_size
         root.add(line("features", f"split {seen.split}, of the picture at {width} x {height}"))
@@ -101,8 +101,11 @@ def tree(name: str, seen: Description) -> Tree:
     return root
 
 
-def _coded(size: tuple[int, int] | None) -> str:
-    return "" if size is None else f"reduced to {size[0]} x {size[1]}"
+def _coded(seen: Description) -> str:
+    """How a picture's base layer is not that of the whole picture."""
+    if seen.coded_size is None:
+        return "for machines alone" if seen.apart else ""
+    return f"reduced to {seen.coded_size[0]} x {seen.coded_size[1]}"
 
 
 def _bpp(bpp: float) -> str:
