@@ -115,7 +115,8 @@ def adapted(
             cost = costs(steps)
             if float(cost.detach()) < least:
                 best, least = steps.detach().clone(), float(cost.detach())
-            (steps.grad,) = torch.autograd.grad(cost, steps)
+            optimiser.zero_grad()
+            cost.backward()  # type: ignore[no-untyped-call]
             share = 1 - (1 - LAST_STEP) * look / effort
             optimiser.param_groups[0]["lr"] = share * STEP / effort**0.5
             optimiser.step()

@@ -14,6 +14,7 @@ from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.describe import describe
 from vcmcodec.codec import EncodeOptions, decode, encode, encode_picture
 from vcmcodec.errors import RequestError
+from vcmcodec.evaluation.macs import count_kmacs
 from vcmcodec.evaluation.metrics import Pixels
 from vcmcodec.models import load_model, load_tasks
 from vcmcodec.nn.gain import Level
@@ -130,6 +131,16 @@ def test_the_same_picture_gives_the_same_bytes() -> None:
     one, other = (encode(picture(), tasks=["detection"]) for _ in range(2))
     assert one == other
     assert one != encode(picture(), tasks=["detection"], effort=0)
+
+
+@pytest.mark.usefixtures("small")
+def test_what_looking_costs_can_be_counted() -> None:
+    """`autograd.grad` once ran into the counter's hooks, at the end of a long bench."""
+
+    def count(effort: int) -> float:
+        return count_kmacs(lambda: encode(picture(), tasks=["detection"], effort=effort), 1)[0]
+
+    assert 2 * count(0) < count(1) < 0.7 * count(3)
 
 
 @pytest.mark.usefixtures("small")
