@@ -111,18 +111,17 @@ def adapted(
     optimiser = torch.optim.Adam([steps], lr=STEP / effort**0.5, betas=MOMENTS)
     best, least = first, float("inf")
     with torch.enable_grad():
-        for look in range(effort):
+        for look in range(effort + 1):
             cost = costs(steps)
             if float(cost.detach()) < least:
                 best, least = steps.detach().clone(), float(cost.detach())
+            if look == effort:
+                break
             optimiser.zero_grad()
             cost.backward()  # type: ignore[no-untyped-call]
             share = 1 - (1 - LAST_STEP) * look / effort
             optimiser.param_groups[0]["lr"] = share * STEP / effort**0.5
             optimiser.step()
-    with torch.no_grad():
-        if float(costs(steps)) < least:
-            best = steps.detach()
     return dataclasses.replace(piece, latent=best / gain)
 
 
@@ -131,13 +130,12 @@ def _look(
 ) -> tuple[Seen[VisionOutput], View, int]:
     """What the network sees in the picture, how it looks at a latent, and its input's pixels.
 
-    As `machine` does: at a reduced preview where the picture is larger than the network's input,
-    else straight at the latent.
+    As `machine` does, at a preview or straight at the latent.
     """
     sight, vision = tasks.sight, tasks.vision
     assert sight is not None
-    device, coded = sight.device, source.rgb.shape[:2]
-    if coded != rgb.shape[:2] or max(rgb.shape[:2]) > vision.longer_side:
+    device, true, coded = sight.device, rgb.shape[:2], source.rgb.shape[:2]
+    if tasks.looks_at_preview(true, coded):
         seeing = tasks.seeing_previews(100 * level.rate_level / RATE_LEVEL_MAX).network
         image, geometry = prepare(rgb, vision.longer_side)
         masks = GroupGeometry(source.labels).to(device)

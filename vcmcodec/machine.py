@@ -92,7 +92,7 @@ def analyze_reader(
         raise RequestError("the file holds a picture, whose base layer has a network of its own")
     model = load_tasks(reader.header.fingerprint, device=device)
     header = reader.header
-    if header.is_reduced or max(header.height, header.width) > model.vision.longer_side:
+    if model.looks_at_preview((header.height, header.width), header.coded_size):
         return _see_preview(reader, model, tasks, score, groups, device)
     return see(reader.latent(groups=groups, device=device), header, model, tasks, score)
 

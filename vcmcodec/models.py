@@ -46,6 +46,18 @@ class TasksModel:
     sight: Sight | None
     facts: TaskFacts
 
+    def looks_at_preview(self, true: tuple[int, ...], coded: tuple[int, ...]) -> bool:
+        """Whether the network is shown a preview of a picture, not its latent.
+
+        A latent cannot be scaled, so it is wherever the network would look at the picture reduced,
+        and where the picture was.
+
+        Args:
+            true: height and width of the picture.
+            coded: those at which it is coded.
+        """
+        return coded != true or max(true) > self.vision.longer_side
+
     def seeing_previews(self, quality: float) -> VisionModel:
         """The network for previews of base layers of a quality, 0..100.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,9 +11,7 @@ from torch import Tensor
 from vcmcodec.nn.feature_transform import FeatureTransform, level_features
 from vcmcodec.nn.gain import Level
 from vcmcodec.vision.network import VisionNetwork, VisionOutput
-from vcmcodec.vision.sight import DEPTHS, Seen, Sight, channel_weights
-
-Output = TypeVar("Output")
+from vcmcodec.vision.sight import DEPTHS, Output, Seen, Sight, channel_weights
 
 
 class Watcher(Protocol[Output]):
