@@ -1,9 +1,7 @@
 """Adapts a base layer for machines alone to what the vision network sees in the picture.
 
-Analysis knows pixels, not what a network makes of them.  So before the latent is coded it is moved,
-in a few steps along the gradient of rate and sight, to where the decoder's network sees what it
-sees in the picture itself (content-adaptive optimisation, Campos et al. 2019, for machines).  Only
-the encoder pays; the file and its decoder know nothing of it.
+Analysis knows pixels, not what a network makes of them.  So before the latent is coded it is moved
+to where the decoder's network sees what it sees in the picture itself (`profiles.seeking`).
 """
 
 from __future__ import annotations
@@ -19,54 +17,18 @@ from vcmcodec.models import TasksModel
 from vcmcodec.nn.feature_transform import SPLIT_STRIDE, level_features
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
 from vcmcodec.nn.geometry import GroupGeometry
-from vcmcodec.nn.integer import VALUE_UNIT
 from vcmcodec.nn.model_tensors import Model
-from vcmcodec.nn.picture_codec import cell_grid
-from vcmcodec.nn.rate_estimate import symbol_bits
 from vcmcodec.profiles import scene
-from vcmcodec.profiles.base_layer import code_base
-from vcmcodec.profiles.coding import Rounder
+from vcmcodec.profiles.seeking import Aim, seek
 from vcmcodec.vision.geometry import MULTIPLE, fill_tensor, prepare, to_multiple
 from vcmcodec.vision.network import VisionOutput
 from vcmcodec.vision.sight import Seen
 
-STEP = 0.125  # of the first look, in steps of the latent, over the root of the effort
-LAST_STEP = 0.1  # share of it that the last look makes
-MOMENTS = (0.9, 0.95)
-
-# latent (cells, base channels), dequantised -> what the decoder's network sees
+# latent (1, rows, columns, base channels), dequantised -> what the decoder's network sees
 View = Callable[[Tensor], Seen[VisionOutput]]
 
 
-class SeekingCoder:
-    """Rounds a latent as encoding does, with a gradient (`nn.latent_model.Coder`).
-
-    Attributes:
-        bits: estimate of what the symbols cost.
-    """
-
-    exact = False
-
-    def __init__(self, latent: Tensor, hyper: Tensor, rounder: Rounder) -> None:
-        """Take a latent in steps and its hyper-latent, (cells, channels) each."""
-        self.latent, self._hyper, self._rounder = latent, hyper, rounder
-        self.bits = latent.new_zeros(())
-
-    def hyper(self, channels: int) -> Tensor:
-        """Round the hyper-latent, which stays as it is."""
-        return torch.floor(self._hyper[:, :channels] + 0.5)
-
-    def values(self, where: slice, rows: Tensor, mean: Tensor, index: Tensor) -> Tensor:
-        """Round around the means, straight through, and count the bits."""
-        away = self.latent[rows, where] - mean / VALUE_UNIT
-        chosen, _ = self._rounder(away.detach(), index.detach(), where)
-        shut = index < self._rounder.skip
-        symbols = (away + (chosen - away).detach()).masked_fill(shut, 0.0)
-        self.bits = self.bits + symbol_bits(symbols, index).masked_fill(shut, 0.0).sum()
-        return symbols * VALUE_UNIT + mean
-
-
-@torch.inference_mode(False)  # what it reads may come from there, and must be cloned
+@torch.inference_mode(False)  # what it reads may come from there
 def adapted(
     model: Model, tasks: TasksModel, source: scene.Source, piece: scene.Piece, rgb: np.ndarray,
     rate_level: int, effort: int,
@@ -87,42 +49,16 @@ def adapted(
     """
     sight = tasks.sight
     assert sight is not None
-    codec, labels, device = model.codec, source.labels, model.codec.analysis.mean.device
-    level = Level(rate_level, codec.latent.levels)
-    channels = slice(0, codec.latent.base_channels)
-    gain = codec.gains.gain(level, channels)
-    rounder = Rounder(model.tables, scene.price(codec, level, codec.latent.base_channels))
-    grid = cell_grid(labels, codec.latent.phases)
+    codec, device = model.codec, model.codec.analysis.mean.device
+    level, base = Level(rate_level, codec.latent.levels), codec.latent.base_channels
     clean, view, num_pixels = _look(model, tasks, source, rgb, level)
     price = tasks.facts.sight_price_at(100 * rate_level / RATE_LEVEL_MAX) * num_pixels
 
-    def costs(steps: Tensor) -> Tensor:
-        """Bits, estimated, and what is seen differently, in bits."""
-        with torch.no_grad():
-            hyper = codec.hyper_analysis(steps)
-        coder = SeekingCoder(steps, hyper, rounder)
-        values = code_base(codec, coder, grid, level)
-        latent = codec.dequantise(values, level).reshape(1, *labels.shape, -1)
-        away, _ = sight.distance(view(latent.to(device)), clean)
-        return coder.bits + price * away.cpu()
+    def away(latent: Tensor) -> Tensor:
+        return price * sight.distance(view(latent.to(device)), clean)[0]
 
-    first = (piece.latent[:, channels].clone() * gain).detach()
-    steps = first.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([steps], lr=STEP / effort**0.5, betas=MOMENTS)
-    best, least = first, float("inf")
-    with torch.enable_grad():
-        for look in range(effort + 1):
-            cost = costs(steps)
-            if float(cost.detach()) < least:
-                best, least = steps.detach().clone(), float(cost.detach())
-            if look == effort:
-                break
-            optimiser.zero_grad()
-            cost.backward()  # type: ignore[no-untyped-call]
-            share = 1 - (1 - LAST_STEP) * look / effort
-            optimiser.param_groups[0]["lr"] = share * STEP / effort**0.5
-            optimiser.step()
-    return dataclasses.replace(piece, latent=best / gain)
+    aim = Aim(model, source.labels, level, scene.price(codec, level, base), away)
+    return dataclasses.replace(piece, latent=seek(aim, piece.latent[:, :base], effort))
 
 
 def _look(

@@ -9,10 +9,24 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from vcmcodec.bitstream.constants import CoderId, LayerId, ProfileId, TaskId
 from vcmcodec.errors import RequestError
+
+USUAL_EFFORT = 8  # looks, where a latent is adapted to the network and nobody says how often
+
+
+class Variant(NamedTuple):
+    """One way to code with a profile, as benches tell them apart.
+
+    Attributes:
+        split: split point, where a model has several.
+        effort: looks in which the latent is adapted to the network; 0 for none.
+    """
+
+    split: str | None = None
+    effort: int = 0
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class ProfileSpec:
         tasks: what its files can be written for.
         source: "picture", or "features" of a network (see `profiles/features.py`).
         splits: split points that benches tell apart, where a model has several.
+        adapts: whether its latent can be adapted to the network, in profiles of features.
     """
 
     id: ProfileId
@@ -38,13 +53,16 @@ class ProfileSpec:
     tasks: tuple[TaskId, ...]
     source: Literal["picture", "features"] = "picture"
     splits: tuple[str, ...] = ()
+    adapts: bool = False
 
     @property
-    def variants(self) -> dict[str, str | None]:
-        """What benches measure: names for people, and the split point where it has one."""
-        if not self.splits:
-            return {self.name: None}
-        return {f"{self.name}-{split}": split for split in self.splits}
+    def variants(self) -> dict[str, Variant]:
+        """What benches measure, by names for people."""
+        found = {f"{self.name}-{split}": Variant(split) for split in self.splits}
+        found = found or {self.name: Variant()}
+        if self.adapts:
+            found[f"{self.name}-adapted"] = Variant(effort=USUAL_EFFORT)
+        return found
 
     def load(self) -> ModuleType:
         """Import the profile's module (and with it torch)."""
@@ -98,6 +116,7 @@ PROFILES = (
         (LayerId.BASE,),
         (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
         source="features",
+        adapts=True,
     ),
     ProfileSpec(
         ProfileId.SEMANTIC,

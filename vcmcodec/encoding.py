@@ -23,6 +23,7 @@ Groups = (
 )
 AUTO = "auto"  # groups by the vision network; a file of that name is ./auto
 SEARCH_STEPS = 12  # bisections of the rate level in a search for a size
+FITTING_TRIES, FITTING_STEP = 4, 150  # of an adapted file that should fit a target
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class EncodeOptions:
             for never; None for what the machine tasks need, where people will not look at it.
         effort: how often the vision network looks while the base layer is adapted to it, where
             people will not look at it; 0: the base is coded as it is.  None for what the tasks
-            model asks for, and 0 with a longer side of 0.
+            model asks for, and 0 with a longer side of 0.  The same for features that a profile can
+            adapt, where None is 0.
         target_size: bytes that the whole file may have; overrides the quality.
         target_bpp: the same in bits a pixel.
         profile: name of a profile.
@@ -248,3 +250,22 @@ def search(at: Callable[[int], Encoded], target: int, low: int = 0) -> Encoded:
         one = at(high)
         best = one if len(one.data) <= target else best
     return best
+
+
+def fit(adapted: Callable[[int], Encoded], plain: Encoded, target: int) -> Encoded:
+    """An adapted file that is no larger than the target, or else the plain one.
+
+    Adapting hardly changes the size, so it begins at the plain file's level.
+
+    Args:
+        adapted: encodes at a rate level.
+        plain: what `search` found without adapting.
+        target: bytes.
+    """
+    level = plain.header.layers[0].rate_level
+    for _ in range(FITTING_TRIES):
+        one = adapted(level)
+        if len(one.data) <= target:
+            return one
+        level = max(0, level - FITTING_STEP)
+    return plain

@@ -26,6 +26,7 @@ from vcmcodec.encoding import (
     Groups,
     cell_labels,
     choose_tasks,
+    fit,
     group_map,
     group_table,
     named,
@@ -207,13 +208,29 @@ def _encode(
     analysed = module.analyse(model, source)
     notes = _notes(source, plan)
 
-    def at(level: int) -> Encoded:
+    effort = _effort(spec, options)
+
+    def at(level: int, effort: int = 0) -> Encoded:
+        found = module.adapt(model, source, analysed, level, effort) if effort else analysed
         header = _header(spec, module, model, source, plan, tasks, level)
-        runs = module.encode(model, source, analysed, level, digest=options.digest)
+        runs = module.encode(model, source, found, level, digest=options.digest)
         data = files.write(header, [*named(runs, plan), *group_map(plan)])
         return Encoded(data, header, notes)
 
-    return at(level) if target is None else search(at, target)
+    if target is None:
+        return at(level, effort)
+    plain = search(at, target)
+    return fit(lambda level: at(level, effort), plain, target) if effort else plain
+
+
+def _effort(spec: catalogue.ProfileSpec, options: EncodeOptions) -> int:
+    """How often the network looks while the latent is adapted to it: never, unless asked."""
+    effort = options.effort or 0
+    if effort < 0:
+        raise RequestError(f"an effort of {effort} is below 0")
+    if effort and not spec.adapts:
+        raise RequestError(f"profile {spec.name} codes features as they are: it takes no effort")
+    return effort
 
 
 def _level(
@@ -224,8 +241,6 @@ def _level(
         raise RequestError(
             "a longer side is for pictures; features are taken at the network's own size"
         )
-    if options.effort:
-        raise RequestError("effort adapts a picture's base layer; features are coded as they are")
     if options.quality is not None and options.base_quality is not None:
         raise RequestError("features have one quality: give quality or base quality, not both")
     given = options.quality if options.base_quality is None else options.base_quality

@@ -21,6 +21,7 @@ from vcmcodec.encoding import (
     Groups,
     cell_labels,
     choose_tasks,
+    fit,
     group_map,
     group_table,
     named,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from vcmcodec.nn.model_tensors import Model
     from vcmcodec.profiles.scene import Levels, Piece, Source, Tally
 
-FITTING_TRIES, FITTING_STEP = 4, 150  # of an adapted base that should fit a target
 OPENING_STEP = 500  # hundredths of quality between two tries for a picture unlike photographs
 MACHINE_TASKS = (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION)
 
@@ -107,7 +107,14 @@ def encode(
         both = options.base_quality is None and {info.task for info in tasks} == {TaskId.HUMAN}
         return _encode_open(finish, pieces, levels, both)
     plain = _search(finish, list(pieces()), (levels, usual), tasks, options, target)
-    return plain if looking is None else _fit(finish, pieces, plain, target)
+    if looking is None:
+        return plain
+
+    def adapted(level: int) -> Encoded:
+        at = scene.Levels(level, None)
+        return finish(at, pieces(at))
+
+    return fit(adapted, plain, target)
 
 
 def _encode_open(
@@ -143,26 +150,6 @@ def _encode_open(
         f" {asked.people / 100:g}"
     )
     return dataclasses.replace(encoded, warnings=(*encoded.warnings, note))
-
-
-def _fit(
-    finish: Callable[[Levels, Iterable[Piece]], Encoded],
-    pieces: Callable[[Levels], Iterable[Piece]], plain: Encoded, target: int,
-) -> Encoded:  # fmt: skip
-    """A file with an adapted base that is no larger than the target, or else the plain one.
-
-    Adapting hardly changes the size, so it begins at the plain file's level.
-    """
-    from vcmcodec.profiles.scene import Levels
-
-    level = plain.header.layers[0].rate_level
-    for _ in range(FITTING_TRIES):
-        levels = Levels(level, None)
-        one = finish(levels, pieces(levels))
-        if len(one.data) <= target:
-            return one
-        level = max(0, level - FITTING_STEP)
-    return plain
 
 
 @dataclasses.dataclass(frozen=True)

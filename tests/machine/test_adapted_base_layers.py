@@ -21,6 +21,7 @@ from vcmcodec.nn.gain import Level
 from vcmcodec.nn.picture_codec import cell_grid
 from vcmcodec.profiles import scene
 from vcmcodec.profiles.coding import Rounder
+from vcmcodec.profiles.seeking import SeekingCoder
 from vcmcodec.reader import Reader
 from vcmcodec.vision.geometry import InputGeometry, fill, prepare
 
@@ -96,7 +97,7 @@ def cost(model, tasks, source, rgb, latent) -> float:  # type: ignore[no-untyped
     steps = base * codec.gains.gain(level, slice(0, 64))
     rounder = Rounder(model.tables, scene.price(codec, level, 64))
     with torch.no_grad():
-        coder = adaptation.SeekingCoder(steps, torch.zeros(len(steps), 8), rounder)
+        coder = SeekingCoder(steps, torch.zeros(len(steps), 8), rounder)
         grid = cell_grid(source.labels, codec.latent.phases)
         context = codec.entropy.hyper_context(torch.zeros(len(steps), 8), grid)
         values = codec.entropy.code_slices(coder, grid, level, context, 0, steps[:, :0])
@@ -115,7 +116,7 @@ def test_the_search_rounds_as_the_encoder_does() -> None:
     steps = piece.latent[:, :64].clone() * codec.gains.gain(level, slice(0, 64))
     rounder = Rounder(model.tables, scene.price(codec, level, 64))
     with torch.no_grad():
-        coder = adaptation.SeekingCoder(steps, codec.hyper_analysis(steps), rounder)
+        coder = SeekingCoder(steps, codec.hyper_analysis(steps), rounder)
         grid = cell_grid(source.labels, codec.latent.phases)
         context = codec.entropy.hyper_context(coder.hyper(8), grid)
         values = codec.entropy.code_slices(coder, grid, level, context, 0, steps[:, :0])
@@ -208,7 +209,6 @@ def test_an_adapted_base_has_a_default_quality_of_its_own() -> None:
     [
         ({"effort": -1, "tasks": ["detection"]}, "below 0"),
         ({"effort": 2}, "for people"),
-        ({"effort": 2, "profile": "pyramid"}, "features are coded as they are"),
     ],
 )
 def test_an_effort_that_cannot_be_made_is_refused(options: dict, text: str) -> None:  # type: ignore[type-arg]

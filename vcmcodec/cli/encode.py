@@ -165,8 +165,8 @@ def _exclusive(**given: Any) -> None:
     "--effort",
     type=click.IntRange(0, 1000),
     metavar="LOOKS",
-    help="How often the vision network looks while the base layer is adapted to it, where people"
-    " will not look; 0: never, and fast.  [default: the tasks model's]",
+    help="How often the vision network looks while the base layer, or a pyramid, is adapted to it,"
+    " where people will not look; 0: never, and fast.  [default: the tasks model's; of pyramids 0]",
 )
 @click.option(
     "--target-bpp",

@@ -252,10 +252,10 @@ PICTURE_LADDER = (0.0, 10.0, 20.0, 30.0, 42.0, 56.0, 70.0)
 RIVAL_NAMES = tuple(LADDERS)
 # Profiles of features have no pixels: their files are only analyzed.
 FEATURE_VARIANTS = {
-    variant: (spec.name, split)
+    name: (spec.name, variant)
     for spec in catalogue.PROFILES
     if spec.source == "features"
-    for variant, split in spec.variants.items()
+    for name, variant in spec.variants.items()
 }
 PIXEL_NAMES = ("vcm-preview", "vcm-picture")
 BASE_NAMES = ("vcm-base", "vcm-base-plain")  # the second is not adapted to the network

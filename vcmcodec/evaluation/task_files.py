@@ -88,8 +88,10 @@ class FileSubject:
         coded = "base layer alone"
         if catalogue.profile(subject.profile).source == "features":
             coded = f"features{f' at {subject.split}' if subject.split else ''}"
-        if subject.effort == 0:
+        if catalogue.profile(subject.profile).source == "picture" and subject.effort == 0:
             coded += ", not adapted to the network"
+        elif subject.effort:
+            coded += f", adapted to the network in {subject.effort} looks"
         self.description = f"profile {subject.profile}, {coded}, analyzed for {', '.join(tasks)}"
 
     def run(self, picture: LabelledPicture, setting: float) -> Outcome:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vcmcodec import machine, pretrained
+from vcmcodec.catalogue import Variant
 from vcmcodec.errors import RequestError, VcmError
 from vcmcodec.evaluation.prediction_cache import PredictionCache
 from vcmcodec.evaluation.subject import Subject
@@ -117,8 +118,9 @@ class Plan:
         """Our files of a profile of features, or of the base layer of pictures, without pixels."""
         if self.judge is not None:
             return f"vcm {name}: it brings its own network and cannot be judged by another"
-        profile, split = FEATURE_VARIANTS.get(name, ("scene", None))
+        profile, variant = FEATURE_VARIANTS.get(name, ("scene", Variant()))
         is_base = f"vcm-{name}" in BASE_NAMES
+        usual = is_base and name != PLAIN  # adapted as often as the tasks model asks for
         ladder = self.base_ladder or (BASE_LADDER if is_base else FEATURE_LADDER)
         try:
             opened = []
@@ -127,9 +129,9 @@ class Plan:
                     tasks=("detection",) if is_base else self.tasks or TASKS,
                     profile=profile,
                     longer_side=side,
-                    effort=0 if name == PLAIN else None,
+                    effort=None if usual else variant.effort,
                     model=self.model if is_base else None,
-                    split=split,
+                    split=variant.split,
                 )
                 tasks = self.tasks or TASKS
                 opened.append(FileSubject(f"vcm {name}", machine.analyze, subject, tasks, ladder))

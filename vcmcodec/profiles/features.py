@@ -15,6 +15,10 @@ A profile of features is one module beside this one that provides
     default_quality(model, split, tasks)
                                    -> the lowest quality, 0..100, that serves the tasks
     analyse(model, source)         -> anything: what no rate level changes, tensors checked
+    adapt(model, source, analysed, rate_level, effort)
+                                   -> what `analyse` gave, moved in so many looks to where the rest
+                                   of the network sees more for its bits; only where the catalogue
+                                   says that the profile `adapts`
     tasks(model)                   -> what that network can do; only where a model may do less than
                                    its profile
     layer(model, split, task)      -> the highest layer that a task reads; only where a profile has

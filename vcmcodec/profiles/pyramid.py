@@ -16,7 +16,7 @@ from torch import Tensor
 from vcmcodec.bitstream.constants import CoderId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.nn import model_tensors
-from vcmcodec.nn.gain import Level
+from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
 from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.model_tensors import Model
 from vcmcodec.nn.pyramid_codec import (
@@ -28,10 +28,12 @@ from vcmcodec.nn.pyramid_codec import (
 )
 from vcmcodec.profiles import base_layer, features
 from vcmcodec.profiles.features import FeatureSource, Place, Runs
+from vcmcodec.profiles.seeking import Aim, seek
 from vcmcodec.vision.backend import Features
 from vcmcodec.vision.geometry import InputGeometry
 from vcmcodec.vision.network import VisionConfig, crossing
 from vcmcodec.vision.predictions import Predictions
+from vcmcodec.vision.sight import DEPTHS, Sight
 from vcmcodec.vision.split import split_points
 
 NAME = "pyramid"
@@ -41,6 +43,9 @@ LEVELS = 8
 DEFAULT_QUALITY = 50.0
 LMBDAS = tuple(0.2 * 200 ** (i / (LEVELS - 1)) for i in range(LEVELS))
 RATE_WEIGHT = 3.0  # of the error, where rounding weighs bits; 1 is the loss's own (decisions/0008)
+# bits a pixel that a distance of 1 in what is seen is worth where a latent is adapted: at quality
+# 0, and how many times that at 100
+SIGHT_PRICE = (0.025, 400.0)
 LATENT = LatentShape(
     slices=(16, 48, 128), phases=(4, 2, 2), layers=(0, 0, 0), hyper=8, levels=LEVELS
 )
@@ -154,6 +159,32 @@ def price(codec: PyramidCodec, rate_level: int) -> Tensor:
     step = codec.gains.inverse(level, slice(None)) / LATENT_UNIT
     pixels = LATENT_STRIDE**2
     return RATE_WEIGHT * codec.lmbda(level) * pixels / len(codec.shape.names) * step**2
+
+
+@torch.inference_mode(False)  # what it reads may come from there
+def adapt(
+    model: Model[PyramidCodec], source: FeatureSource, analysed: Tensor, rate_level: int,
+    effort: int,
+) -> Tensor:  # fmt: skip
+    """Move the latent to where the rest of the network sees more for its bits (decisions/0012)."""
+    codec, labels = model.codec, source.place.labels
+    scale, device = codec.synthesis.scale, codec.synthesis.enter.weight.device
+    level, geometry = Level(rate_level, codec.latent.levels), LevelGeometry(labels, device)
+    names = [name for name in codec.shape.names if name in DEPTHS]
+    weights = {n: scale.get_buffer(f"deviation_{n}").square().reciprocal() for n in names}
+    sight = Sight(features.bound_network(codec.binding, str(device)).model.network, weights)
+    with torch.no_grad():
+        tensors = {name: source.tensors[name].clone().to(device) for name in codec.shape.names}
+        clean = sight.going_on(tensors)
+    pixels = labels.size * LATENT_STRIDE**2
+    worth = SIGHT_PRICE[0] * SIGHT_PRICE[1] ** (rate_level / RATE_LEVEL_MAX) * pixels
+
+    def away(latent: Tensor) -> Tensor:
+        levels = codec.synthesis(latent.to(device), geometry)
+        return worth * sight.distance(sight.going_on(levels), clean)[0]
+
+    aim = Aim(model, labels, level, price(codec, rate_level), away)
+    return seek(aim, analysed.reshape(labels.size, -1), effort).reshape(analysed.shape)
 
 
 def encode(

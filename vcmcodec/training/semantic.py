@@ -55,6 +55,7 @@ class FeaturesRecipe:
         filtered: whether there is a filter.
         filter_from: share of the steps after which its price counts.
         price: weight of the price, in bits a value.
+        retained: weight of what a linear map cannot tell of the picture from the filtered feature.
     """
 
     crop: int = 128
@@ -75,6 +76,7 @@ class FeaturesRecipe:
     filtered: bool = True
     filter_from: float = 0.4
     price: float = 0.15
+    retained: float = 2.0
 
 
 @dataclass(frozen=True)

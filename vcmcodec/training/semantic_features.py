@@ -2,11 +2,13 @@
 
 Two views of a picture should look alike to the network and unlike all other pictures (InfoNCE
 against the keys of a slowly following copy, and a queue of earlier keys), as a whole (behind c5)
-and point by point (behind c4).  Later in the run, what the filter lets through has a price in bits,
-so that it keeps what tells pictures apart and drops the rest.
+and point by point (behind c4).  A linear map must also be able to tell the picture's patches from
+the feature, so that it holds more than what these views differ in.  Later in the run, what the
+filter lets through has a price in bits, so that it keeps what the losses need and drops the rest.
 
 Source: He et al., "Momentum contrast", CVPR 2020; Chen et al., MoCo v3 (predictor, symmetric loss
-with the keys of the batch), ICCV 2021; points matched by place as in Pinheiro et al., VADeR, 2020.
+with the keys of the batch), ICCV 2021; points matched by place as in Pinheiro et al., VADeR, 2020;
+patches over their own deviation as in He et al., "Masked autoencoders", CVPR 2022.
 """
 
 from __future__ import annotations
@@ -40,6 +42,29 @@ NEAR = 0.3  # two points of a picture nearer than this (a view is 2 wide) are no
 COLLAPSED = 0.05
 
 
+PATCH = 4  # side, in pixels of the halved picture: one position of the feature
+PATCH_VALUES = 3 + 3 * PATCH**2
+FLAT = 0.03  # a patch with a smaller deviation than this is not made larger
+
+
+@torch.no_grad()
+def patches(rgb: Tensor) -> Tensor:
+    """Mean colours, and what patches look like whatever their contrast.
+
+    Args:
+        rgb: (N, 3, H, W) in 0..1, sides multiples of 8.
+
+    Returns:
+        (N, PATCH_VALUES, H / 8, W / 8).
+    """
+    fine = F.pixel_unshuffle(F.avg_pool2d(rgb, 2), PATCH)
+    fine = fine.reshape(len(fine), 3, PATCH**2, *fine.shape[2:])
+    mean = fine.mean(2, keepdim=True)
+    away = (fine - mean).flatten(1, 2)
+    away = away / (away.square().mean(1, keepdim=True).sqrt() + FLAT)
+    return torch.cat([4 * (mean[:, :, 0] - 0.45), away], 1)
+
+
 def _head(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(inputs, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs)
@@ -55,12 +80,14 @@ class Embedded:
         points: (2 N, P, POINT), of length 1.
         price: bits a value of the filtered feature; 0 without a filter.
         kept: share of the feature's energy that passed the filter.
+        lost: share of the patches' variance that a linear map cannot tell from the feature.
     """
 
     whole: Tensor
     points: Tensor
     price: Tensor
     kept: Tensor
+    lost: Tensor
 
 
 class Contrast(nn.Module):
@@ -76,6 +103,7 @@ class Contrast(nn.Module):
         self.generic = channels_last(GenericNetwork(config, filtered=recipe.filtered))
         self.project, self.predict = _head(config.c5, EMBEDDING), _head(EMBEDDING, EMBEDDING)
         self.point_project, self.point_predict = _head(config.c4, POINT), _head(POINT, POINT)
+        self.paint = nn.Conv2d(config.c3, PATCH_VALUES, 1)
         self.register_buffer("queue", F.normalize(torch.randn(recipe.queue, EMBEDDING), dim=1))
         self.register_buffer("boxes", torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(pictures, 1))
 
@@ -90,8 +118,12 @@ class Contrast(nn.Module):
         cost = price(feature, scale) if self.generic.filtered else raw.new_zeros(())
         if query and self.generic.filtered:
             feature = feature + (torch.rand_like(feature) - 0.5) * (LEAST_STEP * scale.detach())
+        lost = raw.new_zeros(())
         with torch.autocast(rgb.device.type, torch.bfloat16):
             seen = self.generic.deeper(feature)
+            if query:
+                true = patches(rgb)
+                lost = (self.paint(feature).float() - true).square().mean() / true.var()
         seen = {name: value.float() for name, value in seen.items()}
         whole = self.project(seen["c5"].mean((2, 3)))
         at = F.grid_sample(seen["c4"], places[:, :, None], align_corners=False)[..., 0]
@@ -100,13 +132,13 @@ class Contrast(nn.Module):
         if query:
             whole, points = self.predict(whole), self.point_predict(points)
         points = F.normalize(points, dim=1).reshape(*places.shape[:2], -1)
-        return Embedded(F.normalize(whole, dim=1), points, cost, kept)
+        return Embedded(F.normalize(whole, dim=1), points, cost, kept, lost)
 
     def learned(self) -> list[nn.Parameter]:
         """Parameters of this stage but for the filter: not those of pyramid and heads."""
         network = self.generic.network
         parts = [network.stem, network.c2, network.c3, network.c4, network.c5]
-        parts += [self.project, self.predict, self.point_project, self.point_predict]
+        parts += [self.project, self.predict, self.point_project, self.point_predict, self.paint]
         return [parameter for part in parts for parameter in part.parameters()]
 
 
@@ -170,7 +202,7 @@ def _step(
     seen: Embedded = contrast(views.rgb, views.places)
     whole = whole_loss(seen.whole, keys.whole, contrast.queue, recipe.temperature)
     points = points_loss(seen.points, keys.points, views, recipe.temperature)
-    value = (1 - recipe.dense) * whole + recipe.dense * points
+    value = (1 - recipe.dense) * whole + recipe.dense * points + recipe.retained * seen.lost
     if run.step >= recipe.filter_from * recipe.steps:
         value = value + recipe.price * seen.price
     share = schedule(run.step, recipe.steps, recipe.warm_up, recipe.last_rate)
@@ -181,7 +213,8 @@ def _step(
         spread = float(keys.whole.std(0).mean()) * EMBEDDING**0.5
     news = {
         "loss": value.item(), "whole": float(whole.detach()), "points": float(points.detach()),
-        "price": float(seen.price.detach()), "kept": float(seen.kept), "spread": spread,
+        "price": float(seen.price.detach()), "kept": float(seen.kept),
+        "lost": float(seen.lost.detach()), "spread": spread,
     }  # fmt: skip
     for name, new in news.items():
         means[name] = 0.98 * means.get(name, new) + 0.02 * new
