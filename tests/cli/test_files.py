@@ -150,3 +150,11 @@ def test_what_cannot_be_written_says_why() -> None:
     for target in ("file/a.vcm", "photos"):
         with pytest.raises(OutputError, match="cannot be written"):
             files.write_whole(Path(target), b"abc")
+
+
+def test_a_long_name_in_any_script_is_written() -> None:
+    """A temporary name of 200 characters and more was longer than 255 bytes."""
+    name = Path("\u5b57" * 82 + ".vcm")
+    files.write_whole(name, b"x")
+    assert name.read_bytes() == b"x"
+    assert [each.name for each in Path.cwd().glob("*.vcm")] == [name.name]

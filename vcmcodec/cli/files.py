@@ -180,7 +180,7 @@ def write_whole(target: Path, data: bytes) -> None:
                 file.write(data)
             return
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = final.with_name(f".{final.name[:200]}.{secrets.token_hex(4)}.part")
+        temporary = final.with_name(f".{secrets.token_hex(8)}.part")  # no name is too long for it
         try:
             with temporary.open("xb") as file:
                 file.write(data)
