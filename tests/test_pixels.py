@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -302,3 +304,19 @@ def test_what_a_format_cannot_hold_is_refused() -> None:
         pixels.save(see_through, "a.doc")
     with pytest.raises(OutputError):
         pixels.save(Image.new("RGB", (20_000, 1)), io.BytesIO(), "webp")
+
+
+def test_a_strip_counts_with_all_of_its_cells() -> None:
+    strip = noise(160, 1, 3)
+    pixels.read(strip, Limits(max_pixels=160 * 16))
+    with pytest.raises(LimitError, match="--max-pixels"):
+        pixels.read(strip, Limits(max_pixels=160 * 16 - 1))
+
+
+def test_threads_leave_the_filters_of_warnings_as_they_were() -> None:
+    before = list(warnings.filters)
+    data = file_of(Image.fromarray(noise(40, 40, 3)))
+    with ThreadPoolExecutor(4) as pool:
+        for picture in pool.map(pixels.read, [data] * 400):
+            assert picture.warnings == ()
+    assert list(warnings.filters) == before

@@ -74,7 +74,9 @@ def encode_any(
     options = options or EncodeOptions()
     found = feature_codec.as_features(source)
     if found is not None:
-        return feature_codec.encode_features(found, options, groups=groups, device=device)
+        return feature_codec.encode_features(
+            found, options, groups=groups, device=device, limits=limits
+        )
     picture = cast("pixels.Source", source)
     return encode_picture(picture, options, groups=groups, device=device, limits=limits)
 

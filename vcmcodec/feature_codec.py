@@ -153,6 +153,7 @@ def encode_features(
     *,
     groups: Groups | None = None,
     device: str = "cpu",
+    limits: Limits | None = None,
 ) -> Encoded:
     """Encode features that were taken before (`features`, `vision.feature_files.read`).
 
@@ -161,8 +162,10 @@ def encode_features(
         options: see there; `split`, where it is given, must be theirs.
         groups: as in `codec.encode_picture`, but for "auto".
         device: where the transforms run.
+        limits: of which `max_pixels` counts here, for the picture whose features they are.
 
     Raises:
+        LimitError: the picture is larger than `limits.max_pixels`.
         RequestError: the features are not those that the model codes, or options that do not go
             together.
         WeightsError: the model is not there.
@@ -171,6 +174,7 @@ def encode_features(
     split = check_split(module, model, options.split or found.split)
     if split != found.split:
         raise RequestError(f"these features are of split point {found.split}, not {split}")
+    pixels.check_size(found.geometry.height, found.geometry.width, limits)
     module.check(model, found)
     plan = plan_groups(groups, found.geometry.height, found.geometry.width, None, device)
     return _encode(spec, module, model, found, plan, options)

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageColor, UnidentifiedImageError
 
+from vcmcodec.bitstream.constants import CELL
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.colour import one_line, to_rgb
 from vcmcodec.errors import LimitError, OutputError, PictureError, RequestError, VcmError
@@ -120,7 +121,8 @@ def read(source: Source, limits: Limits | None = None) -> Picture:
     with _only_own_errors(), open_image(source, max_pixels) as image:
         _refuse_sequences(image, notes)
         deep = image.mode in ("RGB", "RGBA", "LA") and _is_deep(image)
-        with python_warnings.catch_warnings(record=True) as caught:
+        # Filters of warnings belong to the whole process, so pictures take turns to change them.
+        with _opening, python_warnings.catch_warnings(record=True) as caught:
             python_warnings.simplefilter("always")
             image.load()
         _check_size(image.height, image.width, max_pixels)  # an icon's header may understate it
@@ -300,11 +302,23 @@ def _only_own_errors() -> Iterator[None]:
         raise PictureError(f"damaged picture: {one_line(error)}") from error
 
 
+def check_size(height: int, width: int, limits: Limits | None = None) -> None:
+    """Refuse sizes that no picture has, or no picture that is read here.
+
+    Raises:
+        PictureError: no pixels.
+        LimitError: more than `limits.max_pixels`, whole cells counted.
+    """
+    _check_size(height, width, (limits or Limits()).max_pixels)
+
+
 def _check_size(height: int, width: int, max_pixels: int) -> None:
     if height < 1 or width < 1:
         raise PictureError(f"the picture has no pixels ({width} x {height})")
-    if height * width > max_pixels:
-        raise LimitError("pixels", height * width, max_pixels, "--max-pixels")
+    covered = -(-height // CELL) * -(-width // CELL) * CELL**2  # whole cells are coded
+    for count in (height * width, covered):
+        if count > max_pixels:
+            raise LimitError("pixels", count, max_pixels, "--max-pixels")
 
 
 def _from_array(array: NDArray[Any], max_pixels: int) -> Picture:

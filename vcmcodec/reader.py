@@ -14,13 +14,13 @@ from vcmcodec import catalogue, grouping, pixels
 from vcmcodec.bitstream import icc
 from vcmcodec.bitstream.constants import WIDTHS, Kind, LayerId
 from vcmcodec.bitstream.container import Container, Entry
-from vcmcodec.bitstream.describe import Description, describe
+from vcmcodec.bitstream.describe import Description, describe, read_text
 from vcmcodec.bitstream.header import Group, Header
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import RequestError
 from vcmcodec.models import load_model
 from vcmcodec.parts import Choice, Parts
-from vcmcodec.sources import CountingSource, Openable, open_source
+from vcmcodec.sources import CountingSource, Openable, open_source, opened_here
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +108,9 @@ class Reader:
     """
 
     def __init__(self, source: Openable, limits: Limits | None = None) -> None:
-        self._source = CountingSource(open_source(source))
+        opened = open_source(source)
+        self._owned = opened_here(opened, source)
+        self._source = CountingSource(opened)
         self._notes: tuple[str, ...] = ()
         try:
             self.container = Container.read(self._source, limits)
@@ -153,13 +155,23 @@ class Reader:
         known = {int(spec.id): spec.name for spec in catalogue.TASKS}
         return tuple(known[info.task] for info in self.header.tasks if info.task in known)
 
+    @property
+    def text(self) -> dict[str, str]:
+        """Notes about the picture, by key; empty where there are none, or not in this part.
+
+        Raises:
+            FormatError: they are damaged.
+        """
+        return read_text(self.container)
+
     def describe(self) -> Description:
         """Everything that `vcm info` shows."""
         return describe(self.container)
 
     def close(self) -> None:
         """Close the file, if it was opened here."""
-        self._source.close()
+        if self._owned is not None:
+            self._owned.close()
 
     def __enter__(self) -> Reader:
         return self

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vcmcodec import catalogue, grouping, pixels
 from vcmcodec.bitstream import container as files
-from vcmcodec.bitstream import icc
+from vcmcodec.bitstream import icc, texts
 from vcmcodec.bitstream.constants import MAX_RATE_LEVEL, CoderId, Kind, LayerId, TaskId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.bitstream.header import Header, LayerInfo, TaskInfo
@@ -74,10 +74,8 @@ def encode(
         rgb = pixels.reduce(rgb, size)
         plan = plan and grouping.reduced(plan, (picture.height, picture.width), size)
     labels = cell_labels(plan, *size)
-    tiled = size[0] * size[1] > scene.TILED_FROM_PIXELS
-    source = scene.Source(
-        rgb, labels, len(plan.groups) if plan else 1, scene.TILE_CELLS if tiled else 0
-    )
+    tile = scene.tile_side((labels.shape[0], labels.shape[1]))
+    source = scene.Source(rgb, labels, len(plan.groups) if plan else 1, tile)
     looking = _looking(model, source, tasks, options, device)
     usual = _default_base_quality(model, tasks, reduced, looking is not None)
     levels = _levels(tasks, options, usual)
@@ -304,6 +302,5 @@ def _extras(
     if options.text:
         if not for_people:
             raise RequestError("texts are kept with the layers for people; this file has none")
-        lines = "".join(f"{key}={value}\n" for key, value in options.text.items())
-        out.append(Substream(Kind.TEXT, LayerId.MID, 0, lines.encode()))
+        out.append(Substream(Kind.TEXT, LayerId.MID, 0, texts.pack(options.text)))
     return out

@@ -93,18 +93,12 @@ class CountingSource:
         self.bytes_read += len(data)
         return data
 
-    def close(self) -> None:
-        """Close the source, if it can be."""
-        close = getattr(self._source, "close", None)
-        if close:
-            close()
-
 
 def open_source(source: Openable) -> ByteSource:
     """Return a source of byte ranges for whatever a caller may hand in.
 
     A path that cannot be searched, such as a named pipe, and a file object that cannot, such as
-    standard input, are read whole.  A source with a `close` method is to be closed after use.
+    standard input, are read whole.  What is to be closed after use, `opened_here` tells.
 
     Args:
         source: a path, bytes, a binary file object, an object with `get_bytes(offset, length)`, or
@@ -129,15 +123,21 @@ def open_source(source: Openable) -> ByteSource:
     raise RequestError(f"cannot read a file from {type(source).__name__}")
 
 
+def opened_here(opened: ByteSource, source: Openable) -> FileSource | None:
+    """What `open_source` opened for a source and must be closed; None where nothing is."""
+    return opened if isinstance(opened, FileSource) and opened is not source else None
+
+
 @contextmanager
 def opened(source: Openable) -> Iterator[ByteSource]:
     """Open a source for the length of a `with` block; what the caller had opened stays open."""
-    opened_here = open_source(source)
+    found = open_source(source)
     try:
-        yield opened_here
+        yield found
     finally:
-        if opened_here is not source and isinstance(opened_here, FileSource):
-            opened_here.close()
+        ours = opened_here(found, source)
+        if ours is not None:
+            ours.close()
 
 
 def _open_path(path: str | os.PathLike[str]) -> ByteSource:

@@ -272,7 +272,7 @@ def test_something_that_is_no_source_is_refused():
 
 @pytest.mark.parametrize("num_bytes", [0, 1900, 16_000, 2_000_000])
 def test_a_file_of_one_task_and_one_group_costs_57_bytes_at_most(num_bytes):
-    header = plain_header(width=16_000, height=12_000)
+    header = plain_header(width=16_000, height=12_000, tile=128)
     whole = write(header, [Substream(Kind.LATENT, LayerId.BASE, 0, b"x" * num_bytes)])
     assert len(whole) - num_bytes <= 57
 
@@ -309,6 +309,24 @@ def test_a_file_at_the_limits_is_read():
     whole = layered_file()
     header_bytes = Container.read(whole).header_bytes
     Container.read(whole, Limits(768 * 512, 2, header_bytes, 1500))
+
+
+ONE = [Substream(Kind.LATENT, LayerId.BASE, 0, b"x")]
+
+
+def test_pixels_under_cells_count_where_a_picture_is_a_strip():
+    strip = plain_header(width=1, height=2**16, tile=64)
+    data = write(strip, ONE)
+    Container.read(data, Limits(max_pixels=2**20))
+    with pytest.raises(LimitError, match="--max-pixels"):
+        Container.read(data, Limits(max_pixels=2**20 - 1))
+
+
+@pytest.mark.parametrize(("side", "tile"), [(2912, 0), (16 * 182, 182), (2**14, 182)])
+def test_no_tile_has_more_cells_than_a_decoder_must_bear(side, tile):
+    write(plain_header(width=16 * 180, height=16 * 182), ONE)
+    with pytest.raises(RequestError, match="cells in one piece"):
+        write(plain_header(width=side, height=side, tile=tile), ONE)
 
 
 def test_a_huge_header_length_is_refused_before_it_is_read():

@@ -42,12 +42,12 @@ def _mask(height: int, width: int) -> np.ndarray:
 
 
 def _tiled() -> bytes:
-    before = scene.TILED_FROM_PIXELS, scene.TILE_CELLS
-    scene.TILED_FROM_PIXELS, scene.TILE_CELLS = 1000, 4
+    before = scene.TILED_FROM_CELLS, scene.TILE_CELLS
+    scene.TILED_FROM_CELLS, scene.TILE_CELLS = 4, 4
     try:
         return codec.encode(_photograph(100, 150), groups=_mask(100, 150), digest=True)
     finally:
-        scene.TILED_FROM_PIXELS, scene.TILE_CELLS = before
+        scene.TILED_FROM_CELLS, scene.TILE_CELLS = before
 
 
 def _with_icc() -> bytes:

@@ -218,7 +218,7 @@ def test_an_effort_that_cannot_be_made_is_refused(options: dict, text: str) -> N
 
 @pytest.mark.usefixtures("small")
 def test_tiles_are_not_adapted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scene, "TILED_FROM_PIXELS", 1000)
+    monkeypatch.setattr(scene, "TILED_FROM_CELLS", 4)
     with pytest.raises(RequestError, match="too large to be adapted"):
         encode(picture(), tasks=["detection"], effort=2)
     encode(picture(), tasks=["detection"])

@@ -154,7 +154,7 @@ def test_a_dropped_group_is_a_group_that_was_not_chosen() -> None:
 def test_a_tiled_file_says_what_the_same_file_in_one_piece_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scene, "TILED_FROM_PIXELS", 1000)
+    monkeypatch.setattr(scene, "TILED_FROM_CELLS", 4)
     monkeypatch.setattr(scene, "TILE_CELLS", 8)
     tiled = encode(picture(), base_quality=90, tasks=["detection"], groups=CELLS)
     with machine.Reader(tiled) as reader:

@@ -123,6 +123,8 @@ def test_what_only_people_need_is_in_no_machines_file() -> None:
     whole = encode(file.getvalue(), text={"title": "coffee"})
     kinds = {key[0] for key in substreams(whole)}
     assert {int(Kind.ICC), int(Kind.TEXT)} <= kinds
+    with open_file(whole) as reader:
+        assert reader.text == reader.describe().text == {"title": "coffee"}
     assert decode(whole).info["icc_profile"] == srgb()
     base = edit.extract(whole, tasks=["detection"])
     assert {key[0] for key in substreams(base)} == {int(Kind.LATENT)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from photographs import astronaut, photograph, rewritten, substreams
 from vcmcodec import edit, feature_codec
 from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.bitstream.container import Container
+from vcmcodec.bitstream.limits import Limits
 from vcmcodec.bitstream.parameters import FeatureParameters
 from vcmcodec.deep import decode_symbols
-from vcmcodec.errors import FormatError, RequestError, WeightsError
+from vcmcodec.errors import FormatError, LimitError, RequestError, WeightsError
 from vcmcodec.machine import analyze
 from vcmcodec.profiles.features import place_groups
 from vcmcodec.vision import feature_files
@@ -272,3 +274,13 @@ def _without_vision(**asked: object) -> object:
     from vcmcodec import pretrained
 
     return next(m for m in pretrained.models() if m.profile == asked["profile"])
+
+
+def test_features_of_a_picture_beyond_the_limits_are_refused(found: Features) -> None:
+    """They made a file that no reader took, or ended in a MemoryError."""
+    for side, limits in ((2**30, None), (200, Limits(max_pixels=200 * 200))):
+        geometry = dataclasses.replace(found.geometry, height=side, width=side)
+        with pytest.raises(LimitError, match="--max-pixels"):
+            vcmcodec.encode(
+                dataclasses.replace(found, geometry=geometry), profile="pyramid", limits=limits
+            )

@@ -110,3 +110,16 @@ def test_a_reader_serves_again_and_again() -> None:
     assert np.array_equal(np.asarray(small), np.asarray(decode(file(), width=0.25)))
     assert np.array_equal(np.asarray(group), np.asarray(decode(file(), groups=[1])))
     assert np.array_equal(np.asarray(whole), np.asarray(decode(file())))
+
+
+def test_what_the_caller_opened_stays_open() -> None:
+    class Closing(Afar):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    source = Closing(file())
+    for _ in range(2):
+        decode(source)
+        assert not source.closed

@@ -25,7 +25,7 @@ TILES = 3 * 4
 @pytest.fixture
 def tiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 4 cells for every picture of more than 64x64 pixels."""
-    monkeypatch.setattr(scene, "TILED_FROM_PIXELS", 64 * 64)
+    monkeypatch.setattr(scene, "TILED_FROM_CELLS", 16)
     monkeypatch.setattr(scene, "TILE_CELLS", TILE)
 
 
@@ -88,7 +88,7 @@ def test_a_tiled_file_is_a_file(groups: np.ndarray | None) -> None:
 def test_tiles_cost_a_little_and_show_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = encode(picture(), quality=60)
     one = np.asarray(decode(plain)).astype(int)
-    monkeypatch.setattr(scene, "TILED_FROM_PIXELS", 64 * 64)
+    monkeypatch.setattr(scene, "TILED_FROM_CELLS", 16)
     monkeypatch.setattr(scene, "TILE_CELLS", TILE)
     # the same file: only the synthesis is done in tiles
     assert np.abs(np.asarray(decode(plain)).astype(int) - one).max() <= 1
@@ -128,7 +128,7 @@ def test_synthesis_in_tiles_is_the_synthesis(monkeypatch: pytest.MonkeyPatch) ->
         for groups in (np.zeros_like(labels), labels):
             monkeypatch.undo()
             whole = scene.synthesise(model, values, level, groups, (HEIGHT, WIDTH))
-            monkeypatch.setattr(scene, "TILED_FROM_PIXELS", 64 * 64)
+            monkeypatch.setattr(scene, "TILED_FROM_CELLS", 16)
             monkeypatch.setattr(scene, "TILE_CELLS", TILE)
             parts = scene.synthesise(model, values, level, groups, (HEIGHT, WIDTH))
             assert np.abs(parts.astype(int) - whole.astype(int)).max() <= 1
@@ -143,7 +143,7 @@ def test_the_halo_is_not_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.randn(10, 15, 320) * 60
     labels, level = np.zeros((10, 15), np.int64), Level(0, scene.LEVELS)
     whole = scene.synthesise(model, values, level, labels, (HEIGHT, WIDTH))
-    monkeypatch.setattr(scene, "TILED_FROM_PIXELS", 64 * 64)
+    monkeypatch.setattr(scene, "TILED_FROM_CELLS", 16)
     monkeypatch.setattr(scene, "TILE_CELLS", TILE)
     monkeypatch.setattr(TransformShape, "halo_cells", property(lambda shape: 0))
     parts = scene.synthesise(model, values, level, labels, (HEIGHT, WIDTH))
@@ -188,3 +188,15 @@ def test_a_missing_tile_is_noticed() -> None:
     ]
     with pytest.raises(FormatError, match="tile 5 is missing"):
         decode(write(Container.read(file).header, parts))
+
+
+def test_a_strip_is_cut_into_long_tiles() -> None:
+    """Decoding one in one piece took 2 GB, and as many seconds as it has thousands of cells."""
+    assert scene.tile_side((1, 2**14)) == 0
+    assert scene.tile_side((1, 2**14 + 1)) == scene.TILE_CELLS**2
+    assert scene.tile_side((20, 2**14)) == scene.TILE_CELLS**2 // 20
+    assert scene.tile_side((200, 300)) == scene.TILE_CELLS
+    rgb = np.repeat(photograph("astronaut", 500, 1, 0, 100), 530, 0)
+    file = encode(rgb, quality=20)
+    assert Container.read(file).header.tile == scene.TILE_CELLS**2
+    assert decode(file).size == (1, len(rgb))

@@ -22,6 +22,7 @@ FINGERPRINT_BYTES = 8
 CRC_BYTES = 4
 MAX_SIDE = 2**30  # pixels on a picture's side
 MAX_TILE = 2**16 - 1  # cells on a tile's side
+MAX_TILE_CELLS = 2**15  # of a tile of a picture, or of one that is not tiled
 MAX_PARAMETER_BYTES = 64
 MAX_RATE_LEVEL = 10_000  # hundredths
 MAX_LABEL_BYTES = 64

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vcmcodec.bitstream.constants import CELL, FILE_WIDE_LAYERS, WIDTHS
+from vcmcodec.bitstream import texts
+from vcmcodec.bitstream.constants import CELL, FILE_WIDE_LAYERS, WIDTHS, Kind
 from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.directory import Entry, kind_name
 from vcmcodec.bitstream.header import Header
@@ -87,6 +88,7 @@ class Description:
         header_bytes: everything before the first substream.
         bpp: `num_bytes` in bits over the picture's true pixels.
         cut_off: whether the file ends too early.
+        text: notes about the picture, by key; empty where they are not there or damaged.
     """
 
     version: str
@@ -111,11 +113,30 @@ class Description:
     tasks: tuple[TaskFacts, ...]
     layers: tuple[LayerFacts, ...]
     groups: tuple[GroupFacts, ...]
+    text: dict[str, str]
+
+
+def read_text(container: Container) -> dict[str, str]:
+    """Notes about the picture, by key; empty where there are none.
+
+    Raises:
+        FormatError: they are damaged.
+    """
+    pairs: dict[str, str] = {}
+    for data in container.fetch(container.find(Kind.TEXT), whole_only=True).values():
+        pairs |= texts.unpack(data)
+    return pairs
 
 
 def describe(container: Container) -> Description:
-    """Gather the facts from header and directory; no payload byte is read."""
+    """Gather the facts from header and directory; of payload, only notes are read."""
     header = container.header
+    notes: tuple[str, ...] = ()
+    text: dict[str, str] = {}
+    try:
+        text = read_text(container)
+    except FormatError as error:
+        notes = (str(error),)
     own = _feature_parameters(header)
     return Description(
         version=f"{header.version[0]}.{header.version[1]}",
@@ -136,10 +157,11 @@ def describe(container: Container) -> Description:
         header_bytes=container.header_bytes,
         bpp=_bpp(container, container.size),
         cut_off=container.is_cut_off,
-        warnings=container.warnings,
+        warnings=container.warnings + notes,
         tasks=tuple(_task_facts(container)),
         layers=tuple(_layer_facts(container)),
         groups=tuple(_group_facts(container)),
+        text=text,
     )
 
 

@@ -211,8 +211,10 @@ class Header:
             version=version,
             redacted=bool(flags & c.FLAG_REDACTED),
         )
+        if max(header.width, header.height) <= c.MAX_SIDE:  # before any rule that counts cells
+            limits.check("max_pixels", header.width * header.height)
         check(header, lambda field, message: _corrupt(fields, field, message))
-        limits.check("max_pixels", header.width * header.height)
+        limits.check("max_pixels", header.cell_rows * header.cell_columns * c.CELL**2)
         return header
 
 
@@ -232,6 +234,7 @@ def check(header: Header, fail: Fail) -> None:
     if len(header.parameters) > c.MAX_PARAMETER_BYTES:
         raise fail("parameters", f"{len(header.parameters)} bytes are more than 64")
     _check_coded_size(header, fail)
+    _check_tile(header, fail)
     _check_layers(header, fail)
     _check_groups(header, fail)
 
@@ -249,6 +252,17 @@ def _check_coded_size(header: Header, fail: Fail) -> None:
             f"a picture of {header.width} x {header.height} pixels cannot have been reduced to"
             f" {size.width} x {size.height}",
         )
+
+
+def _check_tile(header: Header, fail: Fail) -> None:
+    """A tile is decoded in one piece, so its cells bound what decoding takes."""
+    if header.profile != ProfileId.SCENE:
+        return
+    rows, columns = header.cell_rows, header.cell_columns
+    side = header.tile or max(rows, columns)
+    cells = min(side, rows) * min(side, columns)
+    if cells > c.MAX_TILE_CELLS:
+        raise fail("tile", f"{cells} cells in one piece are more than {c.MAX_TILE_CELLS}")
 
 
 def _check_layers(header: Header, fail: Fail) -> None:

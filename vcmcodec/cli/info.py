@@ -77,6 +77,9 @@ def tree(name: str, seen: Description) -> Tree:
     tasks = root.add(line("tasks", "what each has to read"))
     for task in seen.tasks:
         tasks.add(line(task.name, f"up to {task.layer}", num_bytes=task.num_bytes))
+    texts = root.add(line("text")) if seen.text else root
+    for key, value in seen.text.items():
+        texts.add(line(show.printable(key), show.printable(value)))
     names = {group.id: group.label for group in seen.groups}
     layers = root.add(line("layers"))
     for layer in seen.layers:

@@ -41,7 +41,7 @@ LATENT = LatentShape(
 DEFAULT_QUALITY = 60.0
 DEFAULT_BASE_QUALITY = 50.0  # of machine tasks, where no tasks model has measured them
 TILE_CELLS = 64
-TILED_FROM_PIXELS = 2**22  # larger pictures are cut into tiles
+TILED_FROM_CELLS = 2**14  # pictures with more are cut into tiles
 DIGEST_BYTES = 8
 # Below this difference of levels, in hundredths, coding the base's channels again costs more than
 # it gives (measured, decisions/0005); part of the norm (section 6.1).
@@ -58,6 +58,16 @@ def read_model(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Model:
 def build() -> PictureCodec:
     """The networks, untrained."""
     return PictureCodec(TRANSFORM, LATENT, LMBDAS)
+
+
+def tile_side(grid: tuple[int, int]) -> int:
+    """Cells on a side of the tiles of a (rows, columns) grid; 0: it is not cut into tiles.
+
+    Tiles of a strip that is narrower than `TILE_CELLS` are as much longer.
+    """
+    if grid[0] * grid[1] <= TILED_FROM_CELLS:
+        return 0
+    return TILE_CELLS**2 // min(*grid, TILE_CELLS)
 
 
 @dataclass(frozen=True)
@@ -329,7 +339,7 @@ def synthesise(
     codec = model.codec
     height, width = size
     out = np.empty((height, width, 3), np.uint8)
-    tile = TILE_CELLS if height * width > TILED_FROM_PIXELS else 0
+    tile = tile_side(grid_of(labels))
     for where in tiles(grid_of(labels), tile):
         around = expand(where, codec.transform.halo_cells, grid_of(labels))
         device = codec.synthesis.patch.weight.device
