@@ -331,3 +331,30 @@ def test_a_probe_is_a_linear_one() -> None:
     hard = [(x, y[:, 1:]) for x, y in halves]
     assert semantic_probe.score(easy[0], easy[1], ("sum",)) > 97
     assert semantic_probe.score(hard[0], hard[1], ("product",)) < 70
+
+
+def test_patches_are_told_from_pictures_whatever_their_contrast() -> None:
+    rgb = torch.from_numpy(photograph("astronaut", 64, 96)).permute(2, 0, 1)[None] / 255
+    found = semantic_features.patches(rgb)
+    assert found.shape == (1, semantic_features.PATCH_VALUES, 8, 12)
+    pale = semantic_features.patches(0.5 + 0.3 * (rgb - 0.5))
+    busy = found[:, 3:].square().mean(1) > 0.7  # flat patches stay small
+    assert busy.any()
+    away = (found - pale)[:, 3:].square().mean(1)
+    assert float(away[busy].max()) < 0.1
+    flat = semantic_features.patches(torch.full((1, 3, 16, 16), 0.25))
+    assert torch.allclose(flat[:, :3], torch.full((1, 3, 2, 2), -0.8))
+    assert float(flat[:, 3:].abs().max()) < 1e-4
+
+
+def test_a_feature_that_must_tell_the_picture_does(pictures: Path, tmp_path: Path) -> None:
+    lost = {}
+    for weight in (0.0, 10.0):
+        rows: list[dict[str, float]] = []
+        recipe = dataclasses.replace(FEATURES, steps=50, retained=weight, price=0.0, rate=3e-3)
+        semantic_features.train(
+            [pictures / "photos.tar"], tmp_path / str(weight), recipe, rows.append,
+            config=semantic_model.CONFIG, seed=3,
+        )  # fmt: skip
+        lost[weight] = rows[-1]["lost"]
+    assert lost[10.0] < 0.9 * lost[0.0]

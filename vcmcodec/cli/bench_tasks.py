@@ -31,7 +31,8 @@ _FEATURES = tuple(
     for variant in spec.variants
 )
 CODECS = (
-    *("vcm-base", "vcm-base-plain", *_FEATURES, "vcm-preview", "vcm-picture"),
+    *("vcm-base", "vcm-base-plain", *_FEATURES),
+    *("vcm-preview", "vcm-preview-adapted", "vcm-picture"),
     *("jpeg", "webp", "avif", "jxl", "hevc"),
 )
 

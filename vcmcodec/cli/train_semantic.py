@@ -48,6 +48,11 @@ STAGES = ("features", "codec", "adaptor")
 @click.option("--filter/--no-filter", "filtered", default=True, show_default=True,
               help="For features: the information filter; for ablations.")  # fmt: skip
 @click.option("--price", type=click.FloatRange(0), help="For features: of a bit behind the filter.")
+@click.option(
+    "--retained",
+    type=click.FloatRange(0),
+    help="For features: weight of what the feature no longer tells of the picture.",
+)
 @click.option("--guided/--unguided", default=True, show_default=True,
               help="For features: crops that follow the heat; for ablations.")  # fmt: skip
 @click.option("--interactions", type=click.Choice(("gated", "plain")), default="gated",
@@ -67,9 +72,9 @@ STAGES = ("features", "codec", "adaptor")
 def command(
     stage: str, data: tuple[Path, ...], objects: tuple[Path, ...], folder: Path, *,
     vision: str | None, evaluate: tuple[Path, ...], steps: int | None, batch: int | None,
-    until: int | None, filtered: bool, price: float | None, guided: bool, interactions: str,
-    checkerboard: bool, threads: int, device: str, seed: int, target: Path | None, model: str,
-    quiet: bool,
+    until: int | None, filtered: bool, price: float | None, retained: float | None, guided: bool,
+    interactions: str, checkerboard: bool, threads: int, device: str, seed: int,
+    target: Path | None, model: str, quiet: bool,
 ) -> int:  # fmt: skip
     r"""Teach a feature without labels, a codec for it, and what joins it to a vision network.
 
@@ -92,9 +97,10 @@ def command(
     torch.set_num_threads(threads)
     common: dict[str, Any] = {"seed": seed, "until": until, "device": device}
     if stage == "features":
-        features = _with(FeaturesRecipe(guided=guided, filtered=filtered), steps, batch)
-        if price is not None:
-            features = dataclasses.replace(features, price=price)
+        weights: dict[str, Any] = {"price": price, "retained": retained}
+        given = {name: value for name, value in weights.items() if value is not None}
+        features = FeaturesRecipe(guided=guided, filtered=filtered)
+        features = _with(dataclasses.replace(features, **given), steps, batch)
         with training_view(features.steps, quiet) as view:
             semantic_features.train(data, folder, features, view, **common)
     elif stage == "codec":

@@ -257,7 +257,7 @@ FEATURE_VARIANTS = {
     if spec.source == "features"
     for name, variant in spec.variants.items()
 }
-PIXEL_NAMES = ("vcm-preview", "vcm-picture")
+PIXEL_NAMES = ("vcm-preview", "vcm-preview-adapted", "vcm-picture")
 BASE_NAMES = ("vcm-base", "vcm-base-plain")  # the second is not adapted to the network
 OWN_NAMES = (*BASE_NAMES, *(f"vcm-{name}" for name in FEATURE_VARIANTS), *PIXEL_NAMES)
 
@@ -288,9 +288,16 @@ def open_rival(name: str, threads: int) -> PixelCodec | str:
 
 
 def open_own(name: str, model: str | None, ladder: tuple[float, ...] | None) -> OwnPictures:
-    """Ours as a codec of pixels: `vcm-preview` (base layer alone) or `vcm-picture` (for people)."""
+    """Ours as a codec of pixels: `vcm-preview` (base layer alone) or `vcm-picture` (for people).
+
+    `vcm-preview-adapted` is the base layer as it is written by default, reduced and adapted to the
+    reference network: what other networks see in that.
+    """
     if name == "vcm-preview":
         subject = Subject(tasks=("detection",), longer_side=0, model=model)
         return OwnPictures(subject, name, "vcm base as a picture", ladder or BASE_LADDER, True)
+    if name == "vcm-preview-adapted":
+        subject, title = Subject(tasks=("detection",), model=model), "vcm adapted base as a picture"
+        return OwnPictures(subject, name, title, ladder or BASE_LADDER, True)
     subject = Subject(tasks=("human",), model=model)
     return OwnPictures(subject, name, "vcm picture", PICTURE_LADDER, False)

@@ -104,7 +104,7 @@ class Plan:
         """Subjects of one codec, or why there are none."""
         if name in PIXEL_NAMES:
             own = open_own(name, self.model, self.base_ladder)
-            # Only at full size: a file of ours that was reduced first would not be the product's.
+            # At full size: what our files reduce, they reduce themselves.
             return [PixelSubject(own, judge, None, cache, ours=True)]
         if name in OWN_NAMES:
             return self._open_file(name.removeprefix("vcm-"))

@@ -146,7 +146,9 @@ def run(
     torch.manual_seed(1)
     start = GenericNetwork(network.network.config, filtered=network.filtered)
     _settle(start, sets.train[0])
-    options = _options(semantic_run.facts_of(path), ("guided", "filtered", "dense", "price"))
+    options = _options(
+        semantic_run.facts_of(path), ("guided", "filtered", "dense", "price", "retained")
+    )
     probes = [Probe("random start", sets.probe(start, start.feature))]
     say(f"{folder.name}: random start {probes[0].presence:.1f}")
     probes.append(Probe("self-supervised", sets.probe(network, network.feature)))
