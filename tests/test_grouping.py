@@ -250,3 +250,10 @@ def test_files_that_are_no_mask_are_refused(tmp_path: Path) -> None:
 def test_labels_for_boxes_come_with_the_boxes() -> None:
     with pytest.raises(RequestError, match="masks"):
         grouping.read(b"[]", 32, 32, {1: "cat"})
+
+
+@pytest.mark.parametrize("label", ["a\nb", "\x1b[31m", "x" * 65, "\u5b57" * 22])
+def test_a_label_that_no_file_can_hold_is_named_with_its_place(label: str) -> None:
+    boxes = [{"box": [0, 0, 8, 8]}, {"box": [0, 0, 8, 8], "label": label}]
+    with pytest.raises(PictureError, match="box 2 of the list: the label"):
+        grouping.from_boxes(boxes, 64, 64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from vcmcodec.bitstream import icc, select
 from vcmcodec.bitstream.constants import Kind, LayerId, TaskId
@@ -49,6 +50,7 @@ def extract(
         RequestError: something asked for is not in the file, or options contradict each other.
         FormatError: the file is damaged.
     """
+    tasks, layers, groups, drop_groups = map(_several, (tasks, layers, groups, drop_groups))
     if sum(choice is not None for choice in (tasks, layers, width)) > 1:
         raise RequestError("choose by tasks, layers or width: one of them")
     if groups is not None and drop_groups is not None:
@@ -65,6 +67,11 @@ def extract(
         if not redact or keep is None:
             return select.assemble(container, chosen)
         return _redacted(container, chosen, keep)
+
+
+def _several(names: Iterable[Any] | str | int | None) -> Iterable[Any] | None:
+    """One name is a list of one."""
+    return (names,) if isinstance(names, str | int) else names
 
 
 def merge(sources: Iterable[Openable], *, limits: Limits | None = None) -> bytes:

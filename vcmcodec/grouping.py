@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcmcodec.bitstream.constants import CELL
+from vcmcodec.bitstream.constants import CELL, MAX_LABEL_BYTES
 from vcmcodec.bitstream.header import Box, Group
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import LimitError, PictureError, RequestError
@@ -330,10 +331,14 @@ def _parse_box(item: Any, place: int, box_id: int, height: int, width: int) -> _
     score = item.get("score")
     if score is not None and not (_is_number(score) and 0 <= score <= 1):
         raise PictureError(f"{where}: a score lies between 0 and 1, not {score!r}")
-    label = item.get("label", item.get("category_id", ""))
+    label = str(item.get("label", item.get("category_id", "")))
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in label):
+        raise PictureError(f"{where}: the label {label!r} holds control characters")
+    if len(label.encode()) > MAX_LABEL_BYTES:
+        raise PictureError(f"{where}: the label has more than {MAX_LABEL_BYTES} bytes")
     return _LabelledBox(
         box_id,
-        str(label),
+        label,
         None if score is None else float(score),
         left=min(max(left, 0.0), width),
         top=min(max(top, 0.0), height),

@@ -158,7 +158,7 @@ def _targets(
 )
 @click.option(
     "--score",
-    type=click.FloatRange(0, 1),
+    type=options.Finite(0, 1),
     default=0.3,
     show_default=True,
     help="Leave out objects below this score.",

@@ -146,12 +146,12 @@ def _exclusive(**given: Any) -> None:
 @click.option(
     "-Q",
     "--quality",
-    type=click.FloatRange(0, 100),
+    type=options.Finite(0, 100),
     help="Of the picture for people.",
 )
 @click.option(
     "--base-quality",
-    type=click.FloatRange(0, 100),
+    type=options.Finite(0, 100),
     help="Of the base layer, which machines read.  [default: what the tasks need]",
 )
 @click.option(
@@ -170,7 +170,7 @@ def _exclusive(**given: Any) -> None:
 )
 @click.option(
     "--target-bpp",
-    type=click.FloatRange(0, min_open=True),
+    type=options.Finite(0, min_open=True),
     help="Search the quality for this many bits a pixel, the whole file counted.",
 )
 @click.option(
