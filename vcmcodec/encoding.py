@@ -40,8 +40,8 @@ class EncodeOptions:
             for never; None for what the machine tasks need, where people will not look at it.
         effort: how often the vision network looks while the base layer is adapted to it, where
             people will not look at it; 0: the base is coded as it is.  None for what the tasks
-            model asks for, and 0 with a longer side of 0.  The same for features that a profile can
-            adapt, where None is 0.
+            model asks for, and 0 with a longer side of 0, or with several groups, which would be
+            adapted together.  The same for features that a profile can adapt, where None is 0.
         target_size: bytes that the whole file may have; overrides the quality.
         target_bpp: the same in bits a pixel.
         profile: name of a profile.

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vcmcodec import catalogue, grouping, pixels
+from vcmcodec import catalogue, grouping, pixels, reduction
 from vcmcodec.bitstream import container as files
 from vcmcodec.bitstream import icc
 from vcmcodec.bitstream.constants import MAX_RATE_LEVEL, CoderId, Kind, LayerId, TaskId
@@ -41,10 +41,15 @@ from vcmcodec.models import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vcmcodec.nn.model_tensors import Model
     from vcmcodec.profiles.scene import Levels, Piece, Source, Tally
 
 OPENING_STEP = 500  # hundredths of quality between two tries for a picture unlike photographs
+ADAPTED_TOGETHER = (
+    "groups are adapted together: what is coded of one was chosen with the others in view"
+)
 MACHINE_TASKS = (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION)
 
 
@@ -69,16 +74,16 @@ def encode(
     tasks = choose_tasks(spec, options.tasks)
     model = load_model(spec.name, options.model, device=device)
     size = _coded_size(picture, model, tasks, options)
+    several = plan is not None and len(plan.groups) > 1  # before one of them may vanish
     rgb, reduced = picture.rgb, size != (picture.height, picture.width)
     if reduced:
-        rgb = pixels.reduce(rgb, size)
-        plan = plan and grouping.reduced(plan, (picture.height, picture.width), size)
+        rgb, plan = _reduced(rgb, plan, size)
     labels = cell_labels(plan, *size)
     tiled = size[0] * size[1] > scene.TILED_FROM_PIXELS
     source = scene.Source(
         rgb, labels, len(plan.groups) if plan else 1, scene.TILE_CELLS if tiled else 0
     )
-    looking = _looking(model, source, tasks, options, device)
+    looking = _looking(model, source, tasks, options, device, several)
     usual = _default_base_quality(model, tasks, reduced, looking is not None)
     levels = _levels(tasks, options, usual)
     target = target_bytes(options, picture.height, picture.width)
@@ -103,18 +108,22 @@ def encode(
         )  # fmt: skip
         return map(adapt, found)
 
+    plain = None
     if target is None:
         both = options.base_quality is None and {info.task for info in tasks} == {TaskId.HUMAN}
-        return _encode_open(finish, pieces, levels, both)
-    plain = _search(finish, list(pieces()), (levels, usual), tasks, options, target)
-    if looking is None:
-        return plain
+        encoded = _encode_open(finish, pieces, levels, both)
+    else:
+        plain = encoded = _search(finish, list(pieces()), (levels, usual), tasks, options, target)
 
-    def adapted(level: int) -> Encoded:
-        at = scene.Levels(level, None)
-        return finish(at, pieces(at))
+        def adapted(level: int) -> Encoded:
+            at = scene.Levels(level, None)
+            return finish(at, pieces(at))
 
-    return fit(adapted, plain, target)
+        if looking is not None:
+            encoded = fit(adapted, plain, target)
+    if looking is None or not several or encoded is plain:
+        return encoded
+    return dataclasses.replace(encoded, warnings=(*encoded.warnings, ADAPTED_TOGETHER))
 
 
 def _encode_open(
@@ -161,9 +170,13 @@ class _Looking:
 
 
 def _looking(
-    model: Model, source: Source, tasks: Sequence[TaskInfo], options: EncodeOptions, device: str
-) -> _Looking | None:
+    model: Model, source: Source, tasks: Sequence[TaskInfo], options: EncodeOptions, device: str,
+    several: bool,
+) -> _Looking | None:  # fmt: skip
     """Whether, and by whom, the base layer is adapted; None: it is coded as it is.
+
+    Of several groups it is not unless that is asked for: the network sees the whole picture, so
+    what is coded of one group would depend on the others, and tell of those that are redacted.
 
     Raises:
         RequestError: it cannot be, and is asked for.
@@ -174,7 +187,9 @@ def _looking(
         raise RequestError(f"an effort of {asked} is below 0")
     if asked and for_people:
         raise RequestError("effort adapts files for machines alone; this one is for people, too")
-    if asked == 0 or for_people or (asked is None and options.longer_side == 0):
+    if asked == 0 or for_people:
+        return None
+    if asked is None and (several or options.longer_side == 0):
         return None
     if asked and source.tile:
         raise RequestError("the picture is too large to be adapted; --longer-side reduces it")
@@ -211,6 +226,18 @@ def _coded_size(
     if longer == 0 or longer >= max(true):
         return true
     return max(1, round(true[0] * longer / max(true))), max(1, round(true[1] * longer / max(true)))
+
+
+def _reduced(
+    rgb: np.ndarray, plan: grouping.GroupPlan | None, size: tuple[int, int]
+) -> tuple[np.ndarray, grouping.GroupPlan | None]:
+    """A picture and its groups at the size at which they are coded."""
+    if plan is None:
+        return pixels.reduce(rgb, size), None
+    coded = grouping.reduced(plan, (rgb.shape[0], rgb.shape[1]), size)
+    if len(plan.groups) == 1:
+        return pixels.reduce(rgb, size), coded
+    return reduction.reduce(rgb, size, plan.ids, coded.ids), coded
 
 
 def _default_base_quality(
