@@ -32,8 +32,8 @@ class EncodeOptions:
 
     Attributes:
         tasks: names or ids; None for all of the profile's.
-        quality: rate level of the picture for people, 0..100; of a profile without one, of the
-            features.
+        quality: rate level of the picture for people, 0..100; of a file that has nothing for
+            people (machine tasks alone, or features), of all there is.
         base_quality: rate level of the base layer, 0..100; None for the lowest that serves the
             tasks.
         longer_side: pixels to which the longer side of the picture is reduced before it is coded, 0

@@ -257,6 +257,8 @@ def _levels(tasks: Sequence[TaskInfo], options: EncodeOptions, usual_base: float
     from vcmcodec.profiles.scene import DEFAULT_QUALITY, Levels
 
     asked = {info.task for info in tasks}
+    if TaskId.HUMAN not in asked:
+        return Levels(_only_level(options, usual_base), None)
     quality = DEFAULT_QUALITY if options.quality is None else options.quality
     people = rate_level("quality", quality)
     if options.base_quality is not None:
@@ -265,13 +267,26 @@ def _levels(tasks: Sequence[TaskInfo], options: EncodeOptions, usual_base: float
         base = people
     else:
         base = min(rate_level("base quality", usual_base), people)
-    if TaskId.HUMAN not in asked:
-        return Levels(base, None)
     if base > people:
         raise RequestError(
             f"base quality {base / 100:g} is above the picture's quality {people / 100:g}"
         )
     return Levels(base, people)
+
+
+def _only_level(options: EncodeOptions, usual: float) -> int:
+    """The level of a file for machines alone, whose only layer is the base.
+
+    Raises:
+        RequestError: two are given.
+    """
+    if options.base_quality is not None:
+        if options.quality is not None:
+            raise RequestError(
+                "a file for machines alone has one quality: give quality or base quality, not both"
+            )
+        return rate_level("base quality", options.base_quality)
+    return rate_level("quality", usual if options.quality is None else options.quality)
 
 
 def _search(
@@ -283,10 +298,7 @@ def _search(
 
     def at(level: int) -> Encoded:
         changed = dataclasses.replace(options, quality=level / 100)
-        found = _levels(tasks, changed, usual_base)
-        if found.people is None and options.base_quality is None:
-            found = dataclasses.replace(found, base=level)
-        result: Encoded = finish(found, pieces)
+        result: Encoded = finish(_levels(tasks, changed, usual_base), pieces)
         return result
 
     low = 0

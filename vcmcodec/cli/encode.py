@@ -147,7 +147,8 @@ def _exclusive(**given: Any) -> None:
     "-Q",
     "--quality",
     type=click.FloatRange(0, 100),
-    help="Of the picture for people.",
+    help="Of the picture for people; where only machines will look, of all there is."
+    "  [default: 60; of files for machines alone what the tasks need]",
 )
 @click.option(
     "--base-quality",
