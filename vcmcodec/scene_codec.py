@@ -65,10 +65,7 @@ def encode(
     from vcmcodec import adaptation
     from vcmcodec.profiles import scene
 
-    if options.split is not None:
-        raise RequestError(f"profile {spec.name} codes pictures: it has no split point")
-    if options.vision is not None:
-        raise RequestError(f"profile {spec.name} codes pictures: it needs no vision network")
+    _refuse_what_features_need(spec, options)
     picture = pixels.read(image, limits)
     plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device)
     tasks = choose_tasks(spec, options.tasks)
@@ -78,11 +75,8 @@ def encode(
     rgb, reduced = picture.rgb, size != (picture.height, picture.width)
     if reduced:
         rgb, plan = _reduced(rgb, plan, size)
-    labels = cell_labels(plan, *size)
-    tiled = size[0] * size[1] > scene.TILED_FROM_PIXELS
-    source = scene.Source(
-        rgb, labels, len(plan.groups) if plan else 1, scene.TILE_CELLS if tiled else 0
-    )
+    tile = scene.TILE_CELLS if size[0] * size[1] > scene.TILED_FROM_PIXELS else 0
+    source = scene.Source(rgb, cell_labels(plan, *size), len(plan.groups) if plan else 1, tile)
     looking = _looking(model, source, tasks, options, device, several)
     usual = _default_base_quality(model, tasks, reduced, looking is not None)
     levels = _levels(tasks, options, usual)
@@ -108,22 +102,28 @@ def encode(
         )  # fmt: skip
         return map(adapt, found)
 
+    def adapted(level: int) -> Encoded:
+        at = scene.Levels(level, None)
+        return finish(at, pieces(at))
+
     plain = None
     if target is None:
         both = options.base_quality is None and {info.task for info in tasks} == {TaskId.HUMAN}
         encoded = _encode_open(finish, pieces, levels, both)
     else:
         plain = encoded = _search(finish, list(pieces()), (levels, usual), tasks, options, target)
-
-        def adapted(level: int) -> Encoded:
-            at = scene.Levels(level, None)
-            return finish(at, pieces(at))
-
         if looking is not None:
             encoded = fit(adapted, plain, target)
     if looking is None or not several or encoded is plain:
         return encoded
     return dataclasses.replace(encoded, warnings=(*encoded.warnings, ADAPTED_TOGETHER))
+
+
+def _refuse_what_features_need(spec: catalogue.ProfileSpec, options: EncodeOptions) -> None:
+    if options.split is not None:
+        raise RequestError(f"profile {spec.name} codes pictures: it has no split point")
+    if options.vision is not None:
+        raise RequestError(f"profile {spec.name} codes pictures: it needs no vision network")
 
 
 def _encode_open(
