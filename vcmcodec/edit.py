@@ -38,7 +38,8 @@ def extract(
 
     Args:
         source: the file: a path, bytes, a binary file object, or a source of byte ranges.
-        tasks: keep what these tasks read; the result equals what encoding for them writes.
+        tasks: keep what these tasks read; the result equals what encoding for them writes at the
+            same base quality and, where they are machine tasks alone, a longer side of 0.
         layers: keep these layers.
         width: keep what a decoder of this width reads: 0.25, 0.5 or 1.0.
         groups: keep these groups, by id or label; the group map stays whole, for `merge`.

@@ -35,16 +35,16 @@ class EncodeOptions:
 
     Attributes:
         tasks: names or ids, or one of them; None for all of the profile's.
-        quality: rate level of the picture for people, 0..100; of a profile without one, of the
-            features.
+        quality: rate level of the picture for people, 0..100; of a file that has nothing for
+            people (machine tasks alone, or features), of all there is.
         base_quality: rate level of the base layer, 0..100; None for the lowest that serves the
             tasks.
         longer_side: pixels to which the longer side of the picture is reduced before it is coded, 0
             for never; None for what the machine tasks need, where people will not look at it.
         effort: how often the vision network looks while the base layer is adapted to it, where
             people will not look at it; 0: the base is coded as it is.  None for what the tasks
-            model asks for, and 0 with a longer side of 0.  The same for features that a profile can
-            adapt, where None is 0.
+            model asks for, and 0 with a longer side of 0, or with several groups, which would be
+            adapted together.  The same for features that a profile can adapt, where None is 0.
         target_size: bytes that the whole file may have; overrides the quality.
         target_bpp: the same in bits a pixel.
         profile: name of a profile.

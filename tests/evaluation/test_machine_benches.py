@@ -117,6 +117,20 @@ def test_groups_may_be_what_the_network_finds(
     assert result.kept_cells == pytest.approx(100 * (6 + 6 + 4) / (70 + 70 + 12))
 
 
+def test_files_with_groups_are_adapted_as_the_tasks_model_asks_unless_told_otherwise(
+    labelled: LabelledSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(install(tmp_path / "adapting", effort=2)))
+    settings = [
+        objects_only.ObjectsOnlySettings(base_quality=30, effort=effort) for effort in (None, 2, 0)
+    ]
+    usual, asked, plain = (objects_only.run(labelled, one) for one in settings)
+    assert usual.settings.effort == 2
+    assert usual.whole_bytes == asked.whole_bytes != plain.whole_bytes
+    assert usual.plain_bytes == asked.plain_bytes != plain.plain_bytes
+    assert "effort 2" in objects_only.tables(usual)[0].notes[0]
+
+
 def test_a_set_without_groups_says_so(labelled: LabelledSet, tmp_path: Path) -> None:
     content = json.loads((tmp_path / "set.json").read_text())
     (tmp_path / "none.json").write_text(json.dumps(content | {"annotations": []}))

@@ -147,7 +147,8 @@ def _exclusive(**given: Any) -> None:
     "-Q",
     "--quality",
     type=options.Finite(0, 100),
-    help="Of the picture for people.",
+    help="Of the picture for people; where only machines will look, of all there is."
+    "  [default: 60; of files for machines alone what the tasks need]",
 )
 @click.option(
     "--base-quality",
@@ -166,7 +167,8 @@ def _exclusive(**given: Any) -> None:
     type=click.IntRange(0, 1000),
     metavar="LOOKS",
     help="How often the vision network looks while the base layer, or a pyramid, is adapted to it,"
-    " where people will not look; 0: never, and fast.  [default: the tasks model's; of pyramids 0]",
+    " where people will not look; 0: never, and fast.  Groups are adapted together, no longer"
+    " independent.  [default: the tasks model's; of pyramids and of several groups 0]",
 )
 @click.option(
     "--target-bpp",
@@ -182,9 +184,9 @@ def _exclusive(**given: Any) -> None:
     "-g",
     "--groups",
     metavar="MASK.png|BOXES.json|DIR|auto",
-    help="Code parts of the picture on their own: a mask whose pixel values are group ids, a list"
-    " of boxes, or a folder with one of them for each picture, under the picture's name; auto:"
-    " the objects that the vision network finds.",
+    help="Code parts of the picture independently of each other: a mask whose pixel values are"
+    " group ids, a list of boxes, or a folder with one of them for each picture, under the"
+    " picture's name; auto: the objects that the vision network finds.",
 )
 @click.option(
     "--labels",

@@ -86,7 +86,8 @@ def extract_one(settings: Settings, source: str | bytes) -> batch.Product:
 @click.option(
     "--redact",
     is_flag=True,
-    help="Remove every trace of the groups that are not kept: label, box and shape.",
+    help="Remove every trace of the groups that are not kept: label, box and shape.  Their pixels"
+    " are in no other group, unless these were coded with --effort, or are features.",
 )
 @options.recursive
 @options.existing
