@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vcmcodec.bitstream.constants import WIDTHS, Kind, LayerId
+from vcmcodec.bitstream.constants import MAX_GROUPS, WIDTHS, Kind, LayerId
 from vcmcodec.bitstream.container import Container, Entry
 from vcmcodec.bitstream.select import group_ids
 from vcmcodec.edit import read_group_map
 from vcmcodec.errors import FormatError, RequestError, TruncatedError
 
 CODED = (Kind.LATENT, Kind.REFINEMENT, Kind.DIGEST)
+MAX_LABELS = MAX_GROUPS + 1  # of a group map, "absent" counted
 Runs = dict[tuple[Kind, LayerId, int, int], bytes]  # (kind, layer, group position, tile)
 
 
@@ -164,29 +165,29 @@ class Parts:
         Raises:
             FormatError: a run is missing or has no place.
         """
-        from vcmcodec.profiles.tiles import grid_of, tiles
+        from vcmcodec.profiles.tiles import grid_of, tile_numbers
 
-        ids = self._box.header.group_ids
-        wanted: set[tuple[int, int, int, int]] = set()
-        for number, where in enumerate(tiles(grid_of(labels), self._box.header.tile)):
-            for position in set(np.unique(labels[where.slices]).tolist()) & set(got.choice.layers):
-                top = got.choice.layers[position]
-                runs = [(Kind.LATENT, layer) for layer in range(top + 1)]
-                if refined and top > LayerId.BASE:
-                    runs.append((Kind.REFINEMENT, LayerId.MID))
-                wanted |= {(kind, layer, ids[position], number) for kind, layer in runs}
-        found = {
+        ids, layers = self._box.header.group_ids, got.choice.layers
+        tile_of = tile_numbers(grid_of(labels), self._box.header.tile)
+        there = np.isin(labels, list(layers))
+        pairs = np.unique(tile_of[there] * MAX_LABELS + labels[there]).tolist()
+        left = {
             (e.kind, int(e.layer), e.group, e.tile)
             for e in got.choice.entries
             if e.kind != Kind.DIGEST and e in got.data
         }
-        for kind, layer, group, tile in sorted(wanted ^ found):
-            state = "is missing" if (kind, layer, group, tile) in wanted else "has no place"
-            raise FormatError(
-                "directory",
-                f"{Kind(kind).name.lower()} of layer {LayerId(layer).name.lower()},"
-                f" group {group}, tile {tile} {state}",
-            )
+        for number, position in (divmod(pair, MAX_LABELS) for pair in pairs):
+            top = layers[position]
+            runs = [(Kind.LATENT, layer) for layer in range(top + 1)]
+            if refined and top > LayerId.BASE:
+                runs.append((Kind.REFINEMENT, LayerId.MID))
+            for kind, layer in runs:
+                run = (kind, layer, ids[position], number)
+                if run not in left:
+                    raise _misplaced(run, "is missing")
+                left.remove(run)
+        if left:
+            raise _misplaced(min(left), "has no place")
 
     def runs(
         self,
@@ -206,6 +207,12 @@ class Parts:
             for e in got.choice.entries
             if position_of[e.group] in wanted and e.layer <= layer
         }
+
+
+def _misplaced(run: tuple[int, int, int, int], state: str) -> FormatError:
+    kind, layer, group, tile = run
+    name = f"{Kind(kind).name.lower()} of layer {LayerId(layer).name.lower()}"
+    return FormatError("directory", f"{name}, group {group}, tile {tile} {state}")
 
 
 def _cut_off(entry: Entry) -> TruncatedError:
