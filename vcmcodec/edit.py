@@ -122,7 +122,7 @@ def verify(
     decode_symbols: DeepCheck | None = None,
     limits: Limits | None = None,
 ) -> Report:
-    """Check header, directory, every CRC-32, the ICC profile, and the group map against its table.
+    """Check header, directory, every CRC-32, ICC profile, text, and group map against its table.
 
     Args:
         source: the file.
@@ -217,9 +217,18 @@ def _problem(container: Container, entry: Entry) -> VcmError | None:
             read_group_map(container, data)
         elif entry.kind == Kind.ICC:
             icc.expand(data)
+        elif entry.kind == Kind.TEXT:
+            _check_text(data)
     except FormatError as error:
         return error
     return None
+
+
+def _check_text(data: bytes) -> None:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError("text", f"byte {error.start} of it is not UTF-8") from None
 
 
 def _finding(entry: Entry, problem: VcmError | None) -> Finding:

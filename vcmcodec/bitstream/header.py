@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from vcmcodec.bitstream import constants as c
+from vcmcodec.bitstream import profile_rules
 from vcmcodec.bitstream.constants import CoderId, LayerId, ProfileId, TaskId
 from vcmcodec.bitstream.cursor import ByteReader, ByteWriter
 from vcmcodec.bitstream.limits import Limits
@@ -217,7 +218,7 @@ class Header:
 
 
 def check(header: Header, fail: Fail) -> None:
-    """Hold a header against every rule of norm §3 and raise what `fail(field, message)` makes."""
+    """Hold a header against norm §3 and §6; raise what `fail(field, message)` makes."""
     if header.version[0] != c.VERSION[0]:
         raise fail("major", f"{header.version[0]} is not {c.VERSION[0]}")
     if header.extra and header.version <= c.VERSION:
@@ -231,24 +232,9 @@ def check(header: Header, fail: Fail) -> None:
         raise fail("tile", f"{header.tile} is not within 0..{c.MAX_TILE}")
     if len(header.parameters) > c.MAX_PARAMETER_BYTES:
         raise fail("parameters", f"{len(header.parameters)} bytes are more than 64")
-    _check_coded_size(header, fail)
     _check_layers(header, fail)
+    profile_rules.check(header, fail)
     _check_groups(header, fail)
-
-
-def _check_coded_size(header: Header, fail: Fail) -> None:
-    if header.profile != ProfileId.SCENE or not header.parameters:
-        return
-    try:
-        size = CodedSize.unpack(header.parameters)
-    except FormatError as error:
-        raise fail("parameters", "are not a coded height and width") from error
-    if not size.fits(header.height, header.width):
-        raise fail(
-            "parameters",
-            f"a picture of {header.width} x {header.height} pixels cannot have been reduced to"
-            f" {size.width} x {size.height}",
-        )
 
 
 def _check_layers(header: Header, fail: Fail) -> None:
