@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from vcmcodec.bitstream import icc, select
+from vcmcodec.bitstream import icc, select, texts
 from vcmcodec.bitstream.constants import Kind, LayerId, TaskId
 from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.directory import Entry, kind_name
@@ -130,7 +130,7 @@ def verify(
     decode_symbols: DeepCheck | None = None,
     limits: Limits | None = None,
 ) -> Report:
-    """Check header, directory, every CRC-32, the ICC profile, and the group map against its table.
+    """Check header, directory, every CRC-32, ICC profile, text, and group map against its table.
 
     Args:
         source: the file.
@@ -225,6 +225,8 @@ def _problem(container: Container, entry: Entry) -> VcmError | None:
             read_group_map(container, data)
         elif entry.kind == Kind.ICC:
             icc.expand(data)
+        elif entry.kind == Kind.TEXT:
+            texts.unpack(data)
     except FormatError as error:
         return error
     return None

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from vcmcodec import catalogue, grouping, pixels, reduction
 from vcmcodec.bitstream import container as files
 from vcmcodec.bitstream import icc, texts
-from vcmcodec.bitstream.constants import MAX_RATE_LEVEL, CoderId, Kind, LayerId, TaskId
+from vcmcodec.bitstream.constants import MAX_RATE_LEVEL, Kind, LayerId, ProfileId, TaskId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.bitstream.header import Header, LayerInfo, TaskInfo
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.bitstream.parameters import CodedSize
+from vcmcodec.bitstream.profile_rules import CODERS
 from vcmcodec.encoding import (
     Encoded,
     EncodeOptions,
@@ -319,13 +320,13 @@ def _header(
         layers += [LayerInfo(layer, levels.people) for layer in (LayerId.MID, LayerId.FULL)]
     coded = CodedSize(*source.rgb.shape[:2])
     return Header(
-        profile=catalogue.profile("scene").id,
+        profile=ProfileId.SCENE,
         fingerprint=model.fingerprint,
         width=picture.width,
         height=picture.height,
         grey=picture.grey,
         tile=source.tile,
-        coder=CoderId.RANS_16,
+        coder=CODERS[ProfileId.SCENE],
         tasks=tasks,
         layers=tuple(layers),
         groups=group_table(plan),

@@ -92,7 +92,6 @@ def test_scores_are_of_what_lies_inside_groups(
     assert result.whole.by_class["person"][0] == pytest.approx(100)
     assert result.part.map50 == pytest.approx(50)
     assert result.kept == pytest.approx(50)
-    assert result.bits_share == pytest.approx(100 * result.part_bytes / result.whole_bytes)
 
 
 def test_margins_keep_more_cells_and_together_saves_bytes(labelled: LabelledSet) -> None:

@@ -83,11 +83,6 @@ class ObjectsOnly:
     environment: Environment
 
     @property
-    def bits_share(self) -> float:
-        """Bits of the parts over those of the whole files, percent."""
-        return 100 * self.part_bytes / self.whole_bytes
-
-    @property
     def kept(self) -> float:
         """AP50 of the parts over that of the whole files, percent."""
         return 100 * self.part.map50 / self.whole.map50 if self.whole.map50 else 0.0
