@@ -152,7 +152,7 @@ CELLS = np.array([[0, 0, 1, 1, 3, 3], [0, 2, 2, 1, 3, 4], [0, 2, 2, 0, 0, 4]], n
 @pytest.fixture
 def tiled(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """Five groups over tiles of 2 cells, three layers, a refinement."""
-    monkeypatch.setattr(scene, "TILED_FROM_PIXELS", 100)
+    monkeypatch.setattr(scene, "TILED_FROM_CELLS", 1)
     monkeypatch.setattr(scene, "TILE_CELLS", 2)
     return encode(photograph("astronaut", 48, 96, 20, 160), quality=80, groups=CELLS)
 

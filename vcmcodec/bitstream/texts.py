@@ -31,7 +31,7 @@ def unpack(data: bytes) -> dict[str, str]:
     try:
         lines = data.decode().split("\n")
     except UnicodeDecodeError as error:
-        raise FormatError("text", "is not UTF-8") from error
+        raise FormatError("text", f"byte {error.start} of it is not UTF-8") from error
     pairs = [line.partition("=") for line in lines[:-1]]
     if lines[-1] or not all(key and sign and _is_line(key + value) for key, sign, value in pairs):
         raise FormatError("text", "is not lines of key=value")
