@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from vcmcodec import catalogue
 from vcmcodec.bitstream.constants import Kind, LayerId
-from vcmcodec.bitstream.container import Container, Entry
+from vcmcodec.bitstream.container import Container, Entry, RunKey, Runs
 from vcmcodec.edit import read_group_map
 from vcmcodec.errors import VcmError
 from vcmcodec.models import load_model
-from vcmcodec.parts import CODED, Runs
+from vcmcodec.parts import CODED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +96,7 @@ def _fetch(
 ) -> tuple[_Stack, tuple[Entry, VcmError] | None]:
     """Read what one group has in one tile, up to what cannot be read."""
     latents: list[Entry] = []
-    runs: Runs = {}
+    runs: dict[RunKey, bytes] = {}
     held = ({Kind(entry.kind): entry for entry in layers.get(at, ())} for at in LayerId)
     for entries in takewhile(lambda entries: Kind.LATENT in entries, held):
         latent = entries[Kind.LATENT]

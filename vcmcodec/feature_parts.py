@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from vcmcodec import catalogue
 from vcmcodec.bitstream.constants import LayerId, TaskId
+from vcmcodec.bitstream.container import Runs
 from vcmcodec.bitstream.header import Header
 from vcmcodec.bitstream.parameters import FeatureParameters
 from vcmcodec.errors import FormatError, RequestError
 from vcmcodec.models import load_model
-from vcmcodec.parts import Choice, Runs
+from vcmcodec.parts import Choice
 from vcmcodec.reader import Reader
 
 if TYPE_CHECKING:

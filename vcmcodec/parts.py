@@ -11,14 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from vcmcodec.bitstream.constants import MAX_GROUPS, WIDTHS, Kind, LayerId
-from vcmcodec.bitstream.container import Container, Entry
+from vcmcodec.bitstream.container import Container, Entry, Runs
 from vcmcodec.bitstream.select import group_ids
 from vcmcodec.edit import read_group_map
 from vcmcodec.errors import FormatError, RequestError, TruncatedError
 
 CODED = (Kind.LATENT, Kind.REFINEMENT, Kind.DIGEST)
 MAX_LABELS = MAX_GROUPS + 1  # of a group map, "absent" counted
-Runs = dict[tuple[Kind, LayerId, int, int], bytes]  # (kind, layer, group position, tile)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from vcmcodec.bitstream import constants as c
 from vcmcodec.bitstream import directory
-from vcmcodec.bitstream.constants import LayerId
+from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.bitstream.cursor import ByteReader, ByteWriter
 from vcmcodec.bitstream.directory import Entry, Order
 from vcmcodec.bitstream.header import Header
@@ -18,6 +18,11 @@ from vcmcodec.bitstream.ranges import ByteSource, RangeReader, Source
 from vcmcodec.errors import FormatError, RequestError, TruncatedError, UnsupportedError
 
 __all__ = ["ByteSource", "Container", "Entry", "Limits", "Source", "Substream", "write"]
+
+
+# bytes of substreams by kind, layer, position of the group, and tile
+RunKey = tuple[Kind, LayerId, int, int]
+Runs = Mapping[RunKey, bytes]
 
 
 @dataclass(frozen=True, slots=True)

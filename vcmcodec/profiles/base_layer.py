@@ -6,23 +6,18 @@ runs -> hyper-latent, slices -> latent                            decode_base
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from vcmcodec.bitstream.constants import DIGEST_BYTES, Kind, LayerId
-from vcmcodec.bitstream.container import Substream
-from vcmcodec.errors import FormatError
+from vcmcodec.bitstream.constants import Kind, LayerId
+from vcmcodec.bitstream.container import Runs, Substream
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.latent_codec import LatentCodec, cell_grid
 from vcmcodec.nn.latent_model import CellGrid, Coder
 from vcmcodec.nn.model_tensors import Model
 from vcmcodec.profiles.coding import DecodingCoder, EncodingCoder, Hand
-
-Runs = Mapping[tuple[Kind, LayerId, int, int], bytes]  # (kind, layer, group position, tile)
+from vcmcodec.profiles.digests import Digests
 
 
 def code_base(codec: LatentCodec, coder: Coder, grid: CellGrid, level: Level) -> Tensor:
@@ -59,17 +54,15 @@ def encode_base(
     steps = latent.reshape(labels.size, -1).cpu()
     steps = steps * codec.gains.gain(level, slice(0, steps.shape[1]))
     present = [int(group) for group in np.unique(labels)]
-    hashes = {g: hashlib.sha256() for g in present} if digest else None
+    hashes = Digests(present)
     hand = Hand(labels.reshape(-1), groups)
     hyper = codec.hyper_analysis(steps)
-    coder = coder_class(steps, hyper, model.tables, hand, price=price, digests=hashes)
+    running = hashes.running if digest else None
+    coder = coder_class(steps, hyper, model.tables, hand, price=price, digests=running)
     code_base(codec, coder, cell_grid(labels, codec.latent.phases), level)
     runs = coder.finish()
     out = [Substream(Kind.LATENT, LayerId.BASE, g, runs[g]) for g in present]
-    for group, found in (hashes or {}).items():
-        data = found.digest()[:DIGEST_BYTES]
-        out.append(Substream(Kind.DIGEST, LayerId.BASE, group, data))
-    return out
+    return out + hashes.close(LayerId.BASE) if digest else out
 
 
 @torch.inference_mode()
@@ -86,17 +79,10 @@ def decode_base(
     """
     codec, level = model.codec, Level(rate_level, model.codec.latent.levels)
     have = {g: data for (kind, _, g, _), data in runs.items() if kind == Kind.LATENT}
-    hashes = {g: hashlib.sha256() for g in have}
+    hashes = Digests(have)
     hand = Hand(labels.reshape(-1), groups)
-    coder = DecodingCoder(have, labels.size, model.tables, hand, hashes)
+    coder = DecodingCoder(have, labels.size, model.tables, hand, hashes.running)
     values = code_base(codec, coder, cell_grid(labels, codec.latent.phases), level)
     coder.finish()
-    for group, found in hashes.items():
-        stored = runs.get((Kind.DIGEST, LayerId.BASE, group, 0))
-        mark = found.digest()[:DIGEST_BYTES]
-        if stored is not None and stored != mark:
-            raise FormatError(
-                "digest", "the symbols of layer base are not the encoder's",
-                stored=stored.hex(), expected=mark.hex(),
-            )  # fmt: skip
+    hashes.check(LayerId.BASE, runs)
     return codec.dequantise(values, level).reshape(*labels.shape, -1)

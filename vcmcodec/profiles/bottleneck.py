@@ -9,24 +9,24 @@ tensor crosses each of its split points, and its files are for classification.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vcmcodec.bitstream.constants import DIGEST_BYTES, Kind, LayerId
-from vcmcodec.bitstream.container import Substream
+from vcmcodec.bitstream.constants import Kind, LayerId
+from vcmcodec.bitstream.container import Runs, Substream
 from vcmcodec.entropy.cdf import Tables
 from vcmcodec.entropy.static import decode_static, encode_static
-from vcmcodec.errors import FormatError, RequestError
+from vcmcodec.errors import RequestError
 from vcmcodec.nn import bottleneck_tensors
 from vcmcodec.nn.bottleneck_codec import BottleneckCodec, BottleneckShape, UnitShape, key
 from vcmcodec.nn.bottleneck_tensors import BottleneckModel, join_tables
 from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, LevelGeometry
 from vcmcodec.profiles import features
-from vcmcodec.profiles.features import FeatureSource, Place, Runs
+from vcmcodec.profiles.digests import Digests
+from vcmcodec.profiles.features import FeatureSource, Place
 from vcmcodec.vision.backend import Features
 from vcmcodec.vision.geometry import InputGeometry
 from vcmcodec.vision.network import TASKS, VisionConfig, crossing
@@ -253,8 +253,9 @@ def encode(
             run = encode_static(channels, tables)
             out.append(Substream(Kind.LATENT, LayerId(number), group, run))
             if digest:
-                mark = _digest(channels)
-                out.append(Substream(Kind.DIGEST, LayerId(number), group, mark))
+                hashes = Digests([group])
+                hashes.add(group, channels)
+                out += hashes.close(LayerId(number))
     return out
 
 
@@ -279,12 +280,9 @@ def decode(
         counts = [int(where[n].sum()) for n in held for _ in range(symbols[n].shape[2])]
         run = runs[Kind.LATENT, LayerId(number), group, 0]
         channels = decode_static(run, counts, tables)
-        stored = runs.get((Kind.DIGEST, LayerId(number), group, 0))
-        if stored is not None and stored != _digest(channels):
-            raise FormatError(
-                "digest", f"the symbols of layer {LayerId(number).name.lower()} are not the"
-                " encoder's", stored=stored.hex(), expected=_digest(channels).hex(),
-            )  # fmt: skip
+        hashes = Digests([group])
+        hashes.add(group, channels)
+        hashes.check(LayerId(number), runs)
         for name in held:
             count = symbols[name].shape[2]
             symbols[name][where[name]] = np.stack(channels[:count], 1)
@@ -356,11 +354,3 @@ def _runs_by_layer(
         for kind, layer_id, group, _ in sorted(runs):
             if kind == Kind.LATENT and layer_id == number:
                 yield number, group, names
-
-
-def _digest(channels: list[np.ndarray]) -> bytes:
-    """First bytes of the hash of symbols, channel after channel."""
-    found = hashlib.sha256()
-    for channel in channels:
-        found.update(channel.astype("<i4").tobytes())
-    return found.digest()[:DIGEST_BYTES]

@@ -46,15 +46,13 @@ import numpy as np
 from torch import Tensor
 
 from vcmcodec import pretrained
-from vcmcodec.bitstream.constants import CELL, Kind, LayerId
+from vcmcodec.bitstream.constants import CELL
 from vcmcodec.errors import RequestError, WeightsError
 from vcmcodec.vision.geometry import InputGeometry
 
 if TYPE_CHECKING:
     from vcmcodec.vision.backend import Backend, Features, ReferenceBackend
     from vcmcodec.vision.predictions import Predictions
-
-Runs = Mapping[tuple[Kind, LayerId, int, int], bytes]  # (kind, layer, group position, tile)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vcmcodec.bitstream.container import Substream
+from vcmcodec.bitstream.container import Runs, Substream
 from vcmcodec.nn import model_tensors
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
 from vcmcodec.nn.latent_model import LatentShape
@@ -26,7 +26,7 @@ from vcmcodec.nn.pyramid_codec import (
     PyramidShape,
 )
 from vcmcodec.profiles import base_layer, features
-from vcmcodec.profiles.features import FeatureSource, Place, Runs
+from vcmcodec.profiles.features import FeatureSource, Place
 from vcmcodec.profiles.seeking import Aim, seek
 from vcmcodec.vision.backend import Features
 from vcmcodec.vision.geometry import InputGeometry

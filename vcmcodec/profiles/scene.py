@@ -7,8 +7,7 @@ level is finer than the base's, and its slice; of `full`, its slice.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +15,8 @@ import torch
 from torch import Tensor
 
 from vcmcodec.bitstream.constants import Kind, LayerId
-from vcmcodec.bitstream.container import Substream
+from vcmcodec.bitstream.container import Runs, Substream
 from vcmcodec.bitstream.header import Header
-from vcmcodec.errors import FormatError
 from vcmcodec.nn.gain import LOG_UNIT, Level
 from vcmcodec.nn.geometry import GroupGeometry
 from vcmcodec.nn.latent_model import CellGrid, LatentShape
@@ -26,6 +24,7 @@ from vcmcodec.nn.model_tensors import Model, unpack
 from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
 from vcmcodec.nn.transforms import TransformShape
 from vcmcodec.profiles.coding import DecodingCoder, EncodingCoder, Hand
+from vcmcodec.profiles.digests import Digests
 from vcmcodec.profiles.tiles import Rectangle, expand, grid_of, padded_pixels, tile_at, tiles
 
 NAME = "scene"
@@ -42,12 +41,10 @@ DEFAULT_QUALITY = 60.0
 DEFAULT_BASE_QUALITY = 50.0  # of machine tasks, where no tasks model has measured them
 TILE_CELLS = 64
 TILED_FROM_CELLS = 2**14  # pictures with more are cut into tiles
-DIGEST_BYTES = 8
 # Below this difference of levels, in hundredths, coding the base's channels again costs more than
 # it gives (measured, decisions/0005); part of the norm (section 6.1).
 REFINED_FROM = 2000
 RATE_PRICE = 0.15  # share of the Lagrangian's price at which rounding weighs bits; decisions/0005
-Runs = Mapping[tuple[Kind, LayerId, int, int], bytes]  # (kind, layer, group position, tile)
 
 
 def read_model(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Model:
@@ -197,11 +194,11 @@ def _encode_piece(
     tile = _Tile(model, labels, source.groups, levels)
     present = [int(group) for group in np.unique(labels)]
     out: list[Substream] = []
-    hashes = {g: hashlib.sha256() for g in present}
+    hashes = Digests(present, piece.number)
 
     def coder(steps: Tensor, hyper: Tensor | None, level: Level) -> EncodingCoder:
         worth = price(codec, level, steps.shape[1])
-        digests = hashes if digest else None
+        digests = hashes.running if digest else None
         return coder_class(steps, hyper, model.tables, tile.hand, price=worth, digests=digests)
 
     def close(coder: EncodingCoder, kind: Kind, layer: LayerId) -> None:
@@ -211,12 +208,8 @@ def _encode_piece(
         out.extend(Substream(kind, layer, g, runs[g], piece.number) for g in present)
 
     def close_layer(layer: LayerId) -> None:
-        nonlocal hashes
         if digest:
-            for g in present:
-                data = hashes[g].digest()[:DIGEST_BYTES]
-                out.append(Substream(Kind.DIGEST, layer, g, data, piece.number))
-        hashes = {g: hashlib.sha256() for g in present}
+            out.extend(hashes.close(layer))
 
     base = piece.latent[:, :base_channels]
     steps = base * codec.gains.gain(tile.base_level, slice(0, base_channels))
@@ -309,23 +302,11 @@ def _decode_tile(
     groups: list[int],
 ) -> Tensor:  # fmt: skip
     codec, shape = model.codec, model.codec.latent
-    hashes = {g: hashlib.sha256() for g in groups}
+    hashes = Digests(groups, number)
 
     def coder(kind: Kind, at: LayerId) -> DecodingCoder:
         parts = {g: runs[kind, at, g, number] for g in groups if (kind, at, g, number) in runs}
-        return DecodingCoder(parts, tile.grid.size, model.tables, tile.hand, hashes)
-
-    def check(at: LayerId) -> None:
-        nonlocal hashes
-        for g in groups:
-            stored = runs.get((Kind.DIGEST, at, g, number))
-            found = hashes[g].digest()[:DIGEST_BYTES]
-            if stored is not None and stored != found:
-                raise FormatError(
-                    "digest", f"the symbols of layer {at.name.lower()} are not the encoder's",
-                    stored=stored.hex(), expected=found.hex(),
-                )  # fmt: skip
-        hashes = {g: hashlib.sha256() for g in groups}
+        return DecodingCoder(parts, tile.grid.size, model.tables, tile.hand, hashes.running)
 
     current = coder(Kind.LATENT, LayerId.BASE)
     hyper = codec.entropy.hyper_context(current.hyper(shape.hyper), tile.grid)
@@ -334,7 +315,7 @@ def _decode_tile(
         current, tile.grid, tile.base_level, hyper, LayerId.BASE, nothing
     )
     current.finish()
-    check(LayerId.BASE)
+    hashes.check(LayerId.BASE, runs)
     if layer == LayerId.BASE:
         return values
     if levels.refined:
@@ -351,7 +332,7 @@ def _decode_tile(
         current = coder(Kind.LATENT, at)
         values = codec.entropy.code_slices(current, tile.grid, tile.level, hyper, at, values)
         current.finish()
-        check(at)
+        hashes.check(at, runs)
     return values
 
 

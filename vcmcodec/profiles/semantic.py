@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vcmcodec.bitstream.container import Substream
+from vcmcodec.bitstream.container import Runs, Substream
 from vcmcodec.errors import WeightsError
 from vcmcodec.nn import model_tensors
 from vcmcodec.nn.gain import Level
@@ -24,7 +24,7 @@ from vcmcodec.nn.model_tensors import Model
 from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, LATENT_UNIT
 from vcmcodec.nn.semantic_codec import FEATURE, SemanticCodec, geometry_of
 from vcmcodec.profiles import base_layer, features
-from vcmcodec.profiles.features import FeatureSource, Place, Runs
+from vcmcodec.profiles.features import FeatureSource, Place
 from vcmcodec.vision import generic
 from vcmcodec.vision.backend import Features
 from vcmcodec.vision.generic import Adaptor, Encoder, GenericFacts
