@@ -158,3 +158,10 @@ def test_a_long_name_in_any_script_is_written() -> None:
     files.write_whole(name, b"x")
     assert name.read_bytes() == b"x"
     assert [each.name for each in Path.cwd().glob("*.vcm")] == [name.name]
+
+
+def test_what_is_read_beside_the_inputs_is_not_replaced() -> None:
+    found = files.gather(["more.jpg"], {".jpg"})
+    with pytest.raises(click.UsageError, match="is an input"):
+        files.plan(found, ["more.jpg"], "./photos/../photos/b.png", ".vcm", ["photos/b.png"])
+    files.refuse_inputs([None, Path("/dev/null")], ["/dev/null"])  # loses nothing

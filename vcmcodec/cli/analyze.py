@@ -122,18 +122,43 @@ def _pairs(given: tuple[str, ...] | None) -> tuple[tuple[str, str], ...] | None:
 
 
 def _targets(
-    found: list[files.Input], inputs: tuple[str, ...], mask: str | None, draw: str | None
+    found: list[files.Input],
+    inputs: tuple[str, ...],
+    asked: dict[str, str | None],
+    reads: list[Path],
 ) -> dict[str, Outputs]:
+    """Where the mask and the drawing of each input go.
+
+    Args:
+        found, inputs: the inputs, and what they were called on the command line.
+        asked: what `--mask`, `--draw` and `--coco` were given.
+        reads: files that are read beside the inputs.
+
+    Raises:
+        click.UsageError: a result would replace what is read, or another result.
+    """
     planned: dict[str, dict[str, Path | None]] = {each.name: {} for each in found}
-    for name, output in (("mask", mask), ("drawing", draw)):
+    taken: dict[str, str] = {}
+
+    def take(option: str, target: Path | None) -> None:
+        if target is None or files.is_special(target):
+            return
+        other = taken.setdefault(files.place(target), option)
+        if other != option:
+            raise click.UsageError(f"{other} and {option} would write to the same file, {target}")
+
+    for name, option in (("mask", "--mask"), ("drawing", "--draw")):
+        output = asked[option]
         if output == files.STANDARD:
             raise click.UsageError("masks and drawings go to files, not to standard output")
         if output is not None:
-            for job in files.plan(found, inputs, output, ".png"):
+            for job in files.plan(found, inputs, output, ".png", reads):
+                take(option, job.target)
                 planned[job.input.name][name] = job.target
-    clashes = [p for p in planned.values() if len(p) == 2 and p["mask"] == p["drawing"]]
-    if clashes:
-        raise click.UsageError("--mask and --draw would write to the same file")
+    coco = asked["--coco"]
+    if coco is not None and coco != files.STANDARD:
+        take("--coco", Path(coco))
+        files.refuse_inputs([Path(coco)], [*files.paths(found), *reads])
     return {name: Outputs(**paths) for name, paths in planned.items()}
 
 
@@ -255,4 +280,7 @@ def command(
         verbose=given["verbose"],
     )
     found = files.gather(inputs, {*pixels.READ_EXTENSIONS, ".vcm"}, recursive)
-    return Analysis(settings, _targets(found, inputs, mask, draw), style, coco).run(found)
+    reads = options.network_files(settings.model, settings.vision)
+    reads += [labels] if labels else []
+    targets = _targets(found, inputs, {"--mask": mask, "--draw": draw, "--coco": coco}, reads)
+    return Analysis(settings, targets, style, coco).run(found)

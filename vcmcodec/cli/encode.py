@@ -109,6 +109,19 @@ def groups_file(groups: str, source: str | bytes) -> Path:
     raise PictureError(f"no mask or boxes in {groups}: neither {stem}.json nor {stem}.png")
 
 
+def _groups_files(groups: str | None) -> list[Path]:
+    """Every file that groups may be read from."""
+    from vcmcodec.encoding import AUTO
+
+    if groups is None or groups == AUTO:
+        return []
+    folder = Path(groups)
+    try:
+        return list(folder.iterdir()) if folder.is_dir() else [folder]
+    except OSError:  # what is in there cannot be looked up: every picture will say so
+        return []
+
+
 def _pairs(values: tuple[str, ...], option: str) -> tuple[tuple[str, str], ...]:
     pairs = []
     for value in values:
@@ -254,5 +267,6 @@ def command(
     if catalogue.profile(settings.profile).source == "features":
         extensions |= {options.FEATURES}
     found = files.gather(inputs, extensions, recursive)
-    jobs = files.plan(found, inputs, output, ".vcm")
+    reads = [*_groups_files(settings.groups), *options.network_files(settings.vision)]
+    jobs = files.plan(found, inputs, output, ".vcm", reads)
     return batch.run(functools.partial(encode_one, settings), jobs, style)

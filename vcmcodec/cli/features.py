@@ -87,5 +87,6 @@ def command(
     settings = Settings(given["split"], given["model"], given["device"], Limits(max_pixels))
     style = options.style("taken", output, given)
     found = files.gather(inputs, pixels.READ_EXTENSIONS, recursive)
-    jobs = files.plan(found, inputs, output, options.FEATURES)
+    reads = options.network_files(settings.model)
+    jobs = files.plan(found, inputs, output, options.FEATURES, reads)
     return batch.run(functools.partial(take_one, settings), jobs, style)

@@ -93,7 +93,11 @@ def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> list[Pa
 
 
 def plan(
-    inputs: Sequence[Input], arguments: Sequence[str], output: str, extension: str
+    inputs: Sequence[Input],
+    arguments: Sequence[str],
+    output: str,
+    extension: str,
+    reads: Iterable[str | Path] = (),
 ) -> list[Job]:
     """Say where each result goes, before anything is done.
 
@@ -105,10 +109,11 @@ def plan(
         arguments: what `gather` was given.
         output: what -o was given.
         extension: of results in a folder, with its dot.
+        reads: further files that are read, which no result may replace either.
 
     Raises:
-        click.UsageError: two results with one name, a result in place of its input, or several
-            results for one file.
+        click.UsageError: two results with one name, a result in place of a file that is read, or
+            several results for one file.
     """
     several = len(inputs) > 1 or any(os.path.isdir(argument) for argument in arguments)
     if output == STANDARD:
@@ -126,23 +131,47 @@ def plan(
     else:
         jobs = [Job(each, Path(output) / each.relative.with_suffix(extension)) for each in inputs]
     _refuse_clashes(jobs)
+    refuse_inputs([job.target for job in jobs], [*paths(inputs), *reads])
     return jobs
 
 
 def _refuse_clashes(jobs: Sequence[Job]) -> None:
-    sources = {os.path.realpath(job.input.path): job for job in jobs if job.input.path is not None}
     taken: dict[str, Job] = {}
     for job in jobs:
         assert job.target is not None
-        where = os.path.normcase(os.path.realpath(job.target))
+        where = place(job.target)
         if where in taken:
             raise click.UsageError(
                 f"{taken[where].input.name} and {job.input.name} would both be written to"
                 f" {job.target}; rename one, or encode them into different folders"
             )
-        if where in sources and not _is_special(job.target):
-            raise click.UsageError(f"{job.target} is an input; write the result somewhere else")
         taken[where] = job
+
+
+def paths(inputs: Iterable[Input]) -> list[Path]:
+    """The files among inputs."""
+    return [each.path for each in inputs if each.path is not None]
+
+
+def refuse_inputs(targets: Iterable[Path | None], reads: Iterable[str | Path]) -> None:
+    """Keep results from replacing what they are made of.
+
+    Args:
+        targets: where results go; None for standard output.
+        reads: every file that is read for them.
+
+    Raises:
+        click.UsageError: a target is one of these files, by whatever name.
+    """
+    sources = {place(path) for path in reads}
+    for target in targets:
+        if target is not None and place(target) in sources and not is_special(target):
+            raise click.UsageError(f"{target} is an input; write the result somewhere else")
+
+
+def place(path: str | Path) -> str:
+    """What all names of one file have in common."""
+    return os.path.normcase(os.path.realpath(path))
 
 
 def refuse_terminal() -> None:
@@ -175,7 +204,7 @@ def write_whole(target: Path, data: bytes) -> None:
     """
     final = Path(os.path.realpath(target))  # a link stays one, and what it points to is replaced
     try:
-        if _is_special(final):
+        if is_special(final):
             with final.open("wb") as file:
                 file.write(data)
             return
@@ -193,5 +222,6 @@ def write_whole(target: Path, data: bytes) -> None:
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
+    """Whether a path is a device or a pipe, which takes many results and loses none."""
     return path.exists() and not path.is_file() and not path.is_dir()

@@ -41,8 +41,9 @@ def command(inputs: tuple[str, ...], output: str, **given: Any) -> int:
         raise click.UsageError(f"merging makes one file, and {output} is a folder")
     if output == files.STANDARD:
         files.refuse_terminal()
-    # The parts are all read before anything is written, so the result may replace one of them.
+    target = None if output == files.STANDARD else Path(output)
+    files.refuse_inputs([target], files.paths(found))
     names = ", ".join(each.name for each in found)
     whole = files.Input(Path(names), Path(names))
-    job = files.Job(whole, None if output == files.STANDARD else Path(output))
-    return batch.run(functools.partial(merge_all, found, options.limits_of(given)), [job], style)
+    work = functools.partial(merge_all, found, options.limits_of(given))
+    return batch.run(work, [files.Job(whole, target)], style)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -138,6 +139,12 @@ def vision(command: Command) -> Command:
         help="The network that the model of features goes with, where its weights are your own."
         "  [default: the installed one]",
     )(command)
+
+
+def network_files(*networks: str | None) -> list[Path]:
+    """The files that `--model` and `--vision` name, by themselves or as NAME=FILE."""
+    named = (part for text in networks if text for part in (text, text.partition("=")[2]))
+    return [Path(part) for part in named if part and os.path.isfile(part)]
 
 
 def parallel(command: Command) -> Command:
