@@ -220,6 +220,35 @@ def test_a_file_that_is_cut_off_is_shown_with_a_warning(vcm: Run, street: Path) 
     assert vcm("verify", "cut.vcm", "-q").code == 1
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_folder_without_inputs_stops_none_of_the_others(
+    jobs: int, vcm: Run, street: Path
+) -> None:
+    for name in ("empty", "full"):
+        Path(name).mkdir()
+    Path("full/a.vcm").write_bytes(street.read_bytes())
+    arguments = {
+        "info": (),
+        "verify": (),
+        "extract": ("-o", "out/", "--layer", "base"),
+        "decode": ("-o", "out/", "--jobs", jobs),
+    }
+    for command, options in arguments.items():
+        ran = vcm(command, "empty", "full", "--json", *options)
+        assert ran.code == 1
+        empty, full = map(json.loads, ran.lines)
+        assert empty["source"] == "empty"
+        assert empty["error"]["code"] == "request"
+        assert "holds no input: .vcm" in empty["error"]["message"]
+        assert full["source"] == "full/a.vcm"
+        told = [line for line in ran.stderr.splitlines() if "holds no input" in line]
+        assert len(told) == 1
+        assert told[0].startswith("vcm: empty: the folder")
+    ran = vcm("merge", "empty", street, "-o", "whole.vcm")
+    assert ran.code == 1
+    assert "empty: the folder holds no input" in ran.stderr
+
+
 def test_names_that_would_break_the_line_are_escaped(vcm: Run) -> None:
     ran = vcm("info", "a\nb\x1b[31m.vcm")
     assert ran.stderr == "vcm: a\\nb\\x1b[31m.vcm: No such file or directory\n"

@@ -252,7 +252,7 @@ def _in_parallel(
         while waiting or running:
             while waiting and len(running) < 4 * workers:
                 job = waiting[0]
-                running.append((job, pool.submit(attempt, work, job.input.source())))
+                running.append((job, _submitted(pool, work, job)))
                 waiting.popleft()
             job, future = running[0]
             outcome = future.result()
@@ -276,7 +276,7 @@ def _one_by_one(
     try:
         for job in jobs:
             try:
-                outcome = pool.submit(attempt, work, job.input.source()).result()
+                outcome = _submitted(pool, work, job).result()
             except BrokenProcessPool:
                 pool.shutdown()
                 pool = _pool(1, style)
@@ -285,6 +285,16 @@ def _one_by_one(
             yield job, outcome
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submitted(pool: ProcessPoolExecutor, work: Work, job: Job) -> Future[Product | Failure]:
+    """A job that is under way, or has failed already: there is nothing to read."""
+    source = attempt(lambda _: job.input.source(), b"")
+    if not isinstance(source, Failure):
+        return pool.submit(attempt, work, source)
+    failed: Future[Product | Failure] = Future()
+    failed.set_result(source)
+    return failed
 
 
 def _pool(workers: int, style: Style) -> ProcessPoolExecutor:

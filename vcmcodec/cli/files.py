@@ -23,10 +23,12 @@ class Input:
     Attributes:
         path: where it is, or None for standard input.
         relative: its name below the folder that was given, from which the output's is made.
+        problem: why there is nothing to read, where that is known beforehand.
     """
 
     path: Path | None
     relative: Path
+    problem: str | None = None
 
     @property
     def name(self) -> str:
@@ -34,13 +36,19 @@ class Input:
         return STANDARD if self.path is None else os.fspath(self.path)
 
     def source(self) -> str | bytes:
-        """The path, or what came through standard input."""
+        """The path, or what came through standard input.
+
+        Raises:
+            RequestError: there is nothing to read.
+        """
+        if self.problem is not None:
+            raise RequestError(self.problem)
         return sys.stdin.buffer.read() if self.path is None else os.fspath(self.path)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its result goes (None: standard output)."""
+    """One input and where its result goes (None: standard output, or there can be none)."""
 
     input: Input
     target: Path | None
@@ -51,11 +59,11 @@ def gather(
 ) -> list[Input]:
     """Find the inputs: files as they are named, and what has one of `extensions` in folders.
 
-    A file that is not there is an input too: it fails when its turn comes, and the others do not.
-    The same file named twice is one input.
+    A file that is not there is an input too, and so is a folder without any: they fail when their
+    turn comes, and the others do not.  The same file named twice is one input.
 
     Raises:
-        RequestError: a folder holds no input, or standard input is named twice.
+        click.UsageError: standard input is named twice.
     """
     found: dict[str, Input] = {}
     for argument in arguments:
@@ -68,20 +76,21 @@ def gather(
         if not path.is_dir():
             found.setdefault(os.path.realpath(path), Input(path, Path(path.name)))
             continue
-        inside = _walk(path, extensions, recursive)
-        if not inside:
-            below = "" if recursive else " (folders in it are entered with --recursive)"
-            kinds = " ".join(sorted(extensions))
-            raise RequestError(f"{path}: the folder holds no input: {kinds}{below}")
+        try:
+            inside = _walk(path, extensions, recursive)
+        except RequestError as error:
+            found.setdefault(os.path.realpath(path), Input(path, Path(path.name), str(error)))
+            continue
         for file in inside:
             found.setdefault(os.path.realpath(file), Input(file, file.relative_to(path)))
     return list(found.values())
 
 
 def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> list[Path]:
+    """The inputs in a folder; RequestError where there is none, or it cannot be read."""
     try:
         candidates = folder.rglob("*") if recursive else folder.iterdir()
-        return sorted(
+        inside = sorted(
             path
             for path in candidates
             if path.suffix.lower() in extensions
@@ -90,6 +99,11 @@ def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> list[Pa
         )
     except OSError as error:
         raise RequestError(f"{folder}: {error.strerror or error}") from error
+    if not inside:
+        below = "" if recursive else " (folders in it are entered with --recursive)"
+        kinds = " ".join(sorted(extensions))
+        raise RequestError(f"{folder}: the folder holds no input: {kinds}{below}")
+    return inside
 
 
 def plan(
@@ -129,16 +143,23 @@ def plan(
             f"several results need a folder, and {output} is a file; give it a /"
         )
     else:
-        jobs = [Job(each, Path(output) / each.relative.with_suffix(extension)) for each in inputs]
+        jobs = [Job(each, _within(output, each, extension)) for each in inputs]
     _refuse_clashes(jobs)
     refuse_inputs([job.target for job in jobs], [*paths(inputs), *reads])
     return jobs
 
 
+def _within(folder: str, each: Input, extension: str) -> Path | None:
+    if each.problem is not None:
+        return None
+    return Path(folder) / each.relative.with_suffix(extension)
+
+
 def _refuse_clashes(jobs: Sequence[Job]) -> None:
     taken: dict[str, Job] = {}
     for job in jobs:
-        assert job.target is not None
+        if job.target is None:
+            continue
         where = place(job.target)
         if where in taken:
             raise click.UsageError(
