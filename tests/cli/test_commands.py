@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -51,6 +52,28 @@ def test_every_command_has_help_for_every_option(name: str, vcm: Run) -> None:
             assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
 
 
+def loaded(arguments: list[str], names: tuple[str, ...], folder: Path) -> list[str]:
+    """Which of the modules a command loads, run in a process of its own."""
+    report = f"print([name for name in {names} if name in sys.modules], file=sys.stderr)"
+    script = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: {report})\n"
+        "from vcmcodec.cli.main import vcm\n"
+        f"vcm({arguments!r}, prog_name='vcm')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert b"Traceback" not in ended.stderr
+    found = ast.literal_eval(ended.stderr.decode().splitlines()[-1])
+    assert isinstance(found, list)
+    return found
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["--version"], *([name, "--help"] for name in NAMES),
@@ -64,22 +87,17 @@ def test_light_commands_load_nothing_heavy(
     arguments: list[str], tmp_path: Path, hand_made: bytes
 ) -> None:
     (tmp_path / "a.vcm").write_bytes(hand_made)
-    report = f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
-    script = (
-        "import atexit, sys\n"
-        f"atexit.register(lambda: {report})\n"
-        "from vcmcodec.cli.main import vcm\n"
-        f"vcm({arguments!r}, prog_name='vcm')\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=False,
-    )
-    assert ended.stderr.decode().splitlines()[-1] == "[]"
-    assert b"Traceback" not in ended.stderr
+    assert loaded(arguments, HEAVY, tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["nothing.png", "nothing.vcm", "empty.png", "cut.vcm", "bad.vcm"])
+def test_analyze_tells_of_a_bad_file_before_it_loads_torch(
+    name: str, tmp_path: Path, hand_made: bytes
+) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "cut.vcm").write_bytes(hand_made[:30])
+    (tmp_path / "bad.vcm").write_bytes(hand_made.replace(b"person", b"parson"))
+    assert loaded(["analyze", name], ("PIL", "torch"), tmp_path) == ["PIL"]
 
 
 def test_info_shows_layers_groups_tasks_and_substreams(vcm: Run, street: Path) -> None:

@@ -83,3 +83,22 @@ def test_two_results_do_not_share_a_file(
     line: str, words: str, vcm: Run, folder: dict[str, bytes]
 ) -> None:
     refused(vcm, line, words, folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("analyze a.png --mask m.jpg", "masks are written as .png"),
+        ("analyze a.png --draw d.json", "cannot tell a picture format"),
+        ("features a.png -o f.png", "features are written as .safetensors"),
+        ("analyze a.png --draw ", "the name is empty"),
+        ("analyze a.png --mask ", "the name is empty"),
+        ("analyze a.png --coco ", "the name is empty"),
+        ("encode a.png -o ", "the name is empty"),
+        ("merge a.vcm b.vcm -o ", "the name is empty"),
+    ],
+)
+def test_results_have_names_that_fit_them(
+    line: str, words: str, vcm: Run, folder: dict[str, bytes]
+) -> None:
+    refused(vcm, line, words, folder)

@@ -165,15 +165,24 @@ def _attempt_input(work: Callable[[str | bytes], Result], each: files.Input) -> 
     return attempt(read_and_work, b"")
 
 
-def fail(job_name: str, failure: Failure, style: Style) -> None:
-    """Tell of one input that failed: a line on standard error, and an object with --json."""
+def fail(
+    job_name: str, failure: Failure, style: Style, facts: dict[str, Any] | None = None
+) -> None:
+    """Tell of one input that failed: a line on standard error, and an object with --json.
+
+    Args:
+        job_name: the input's.
+        failure: what went wrong.
+        style: how it is told.
+        facts: for `--json`, between the source and the error.
+    """
     message = failure.message.removeprefix(f"{job_name}: ")
     show.complain(message, job_name)
     if failure.trace and style.verbose:
         show.trace(failure.trace)
     if style.json:
         error = {"code": failure.code, "message": message}
-        show.json_line({"source": job_name, "error": error})
+        show.json_line({"source": job_name} | (facts or {}) | {"error": error})
 
 
 def _tell_existing(job: Job, style: Style, tally: _Tally) -> None:

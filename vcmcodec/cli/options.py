@@ -105,7 +105,16 @@ def inputs(metavar: str) -> Callable[[Command], Command]:
 
 def output(text: str) -> Callable[[Command], Command]:
     """Where the result goes."""
-    return click.option("-o", "--output", required=True, metavar="FILE|DIR/|-", help=text)
+    return click.option(
+        "-o", "--output", required=True, metavar="FILE|DIR/|-", callback=named, help=text
+    )
+
+
+def named(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A callback that refuses an empty name, which would only fail once the work is done."""
+    if value == "":
+        raise click.BadParameter("the name is empty")
+    return value
 
 
 def recursive(command: Command) -> Command:
