@@ -131,6 +131,48 @@ def test_parts_merge_to_the_whole(vcm: Run, street: Path) -> None:
     assert Path("base.vcm").stat().st_size < street.stat().st_size
 
 
+def test_what_is_above_the_base_is_whatever_the_file_has_of_it(vcm: Run, street: Path) -> None:
+    assert vcm("extract", street, "-o", "base.vcm", "--width", "0.25").code == 0
+    assert vcm("extract", street, "-o", "half.vcm", "--width", "0.5").code == 0
+    for whole, layers in ((street, ["mid", "full"]), ("half.vcm", ["mid"])):
+        assert vcm("extract", whole, "-o", "rest.vcm", "--layer", "enhancement").code == 0
+        told = json.loads(vcm("info", "rest.vcm", "--json").stdout)["layers"]
+        assert [layer["name"] for layer in told if layer["substreams"]] == layers
+        assert vcm("merge", "base.vcm", "rest.vcm", "-o", "merged.vcm").code == 0
+        assert Path("merged.vcm").read_bytes() == Path(whole).read_bytes()
+    ran = vcm("extract", street, "-o", "same.vcm", "--layer", "base,enhancement")
+    assert ran.code == 0
+    assert Path("same.vcm").read_bytes() == street.read_bytes()
+    ran = vcm("extract", "base.vcm", "-o", "none.vcm", "--layer", "enhancement")
+    assert ran.code == 1
+    assert ran.stderr == "vcm: base.vcm: no layer 'enhancement' in this file; it has base\n"
+    assert vcm("extract", street, "-o", "x.vcm", "--layer", "half").code == 2
+
+
+def test_the_part_that_does_not_merge_is_named(
+    vcm: Run, vcm_process: Run, street: Path, hand_made: bytes
+) -> None:
+    assert vcm("extract", street, "-o", "base.vcm", "--layer", "base").code == 0
+    Path("text.vcm").write_bytes(b"no such file at all, and long enough to be one")
+    damaged = bytearray(hand_made)
+    damaged[-1] ^= 1
+    Path("bad.vcm").write_bytes(damaged)
+    lines = {
+        "text.vcm": "base.vcm, text.vcm: text.vcm: signature",
+        "gone.vcm": "base.vcm, gone.vcm: gone.vcm: No such file or directory\n",
+        "bad.vcm": "base.vcm, bad.vcm: bad.vcm: latent",
+    }
+    for name, line in lines.items():
+        ran = vcm("merge", "base.vcm", name, "-o", "whole.vcm")
+        assert ran.code == 1
+        assert ran.stderr.startswith(f"vcm: {line}")
+    ran = vcm_process("merge", "base.vcm", "-", "-o", "whole.vcm", stdin=bytes(damaged))
+    assert ran.code == 1
+    assert "standard input: latent" in ran.stderr
+    ran = vcm_process("merge", "base.vcm", "-", "-o", "whole.vcm", stdin=hand_made)
+    assert (ran.code, ran.stderr) == (0, "")
+
+
 def test_groups_are_chosen_by_label_or_id_and_merge_too(vcm: Run, street: Path) -> None:
     assert vcm("extract", street, "-o", "p.vcm", "--groups", "person").code == 0
     assert vcm("extract", street, "-o", "id.vcm", "--groups", "1").code == 0
@@ -225,6 +267,9 @@ def test_verify_finds_the_substream_that_is_damaged(vcm: Run, street: Path) -> N
     good, bad = map(json.loads, ran.lines)
     assert ran.code == 1
     assert good["ok"]
+    assert "error" not in good
+    assert not bad["ok"]
+    assert bad["error"] == {"code": "corrupt", "message": "damaged: 1 of 7 substreams"}
     assert [finding["code"] for finding in bad["findings"]] == ["ok"] * 6 + ["corrupt"]
     assert "vcm: bad.vcm: damaged: 1 of 7 substreams\n" in ran.stderr
 
@@ -235,7 +280,9 @@ def test_a_file_that_is_cut_off_is_shown_with_a_warning(vcm: Run, street: Path) 
     assert ran.code == 0
     assert "cut off" in ran.stderr
     assert vcm("info", "cut.vcm", "-q").stderr == ""
-    assert vcm("verify", "cut.vcm", "-q").code == 1
+    ran = vcm("verify", "cut.vcm", "-q", "--json")
+    assert ran.code == 1
+    assert json.loads(ran.stdout)["error"]["code"] == "truncated"
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -141,7 +141,7 @@ def _format_of(given: str | None, output: str) -> str:
 @click.option(
     "-w",
     "--width",
-    type=click.Choice(list(options.WIDTHS)),
+    type=options.Width(),
     help="How much of the networks runs; 0.25 reads the base layer alone.  [default: all there is]",
 )
 @click.option(
@@ -166,7 +166,7 @@ def command(
     *,
     groups: tuple[tuple[str, ...], ...],
     tasks: tuple[tuple[str, ...], ...],
-    width: str | None,
+    width: float | None,
     format: str | None,
     recursive: bool,
     **given: Any,
@@ -187,7 +187,7 @@ def command(
         raise click.UsageError("features have no --width and no --background")
     settings = Settings(
         groups=options.flat(groups),
-        width=options.WIDTHS[width] if width else None,
+        width=width,
         background=given["background"],
         tasks=options.flat(tasks),
         format=wanted,

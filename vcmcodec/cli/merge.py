@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,20 @@ import click
 from vcmcodec import edit
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files, options, show
+from vcmcodec.sources import FileSource
 
 
 def merge_all(inputs: list[files.Input], limits: Limits, _: str | bytes) -> batch.Product:
     """Merge all inputs into one file."""
-    data = edit.merge([each.source() for each in inputs], limits=limits)
+    data = edit.merge([_part(each) for each in inputs], limits=limits)
     facts = {"sources": [each.name for each in inputs], "bytes": len(data)}
     return batch.Product(data, facts, show.size(len(data)), 0)
+
+
+def _part(each: files.Input) -> str | FileSource:
+    """A part, with a name by which errors call it."""
+    source = each.source()
+    return FileSource(io.BytesIO(source), "standard input") if isinstance(source, bytes) else source
 
 
 @click.command("merge", short_help="Put parts of a file together again.")

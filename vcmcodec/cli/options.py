@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from vcmcodec import catalogue
-from vcmcodec.bitstream.constants import LayerId
+from vcmcodec.bitstream.constants import WIDTHS, LayerId
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files
 
@@ -20,7 +20,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 TASK_NAMES = [spec.name for spec in catalogue.TASKS]
 MACHINE_TASK_NAMES = [spec.name for spec in catalogue.TASKS if spec.layer == LayerId.BASE]
 FEATURES = ".safetensors"  # extension of feature files
-WIDTHS = {"0.25": 0.25, "0.5": 0.5, "1": 1.0}
 
 
 class CommaList(click.ParamType[tuple[str, ...]]):
@@ -96,6 +95,31 @@ class Size(click.ParamType[int]):
         if match is None:
             self.fail(f"{value!r} is not a size such as 20000, 20k or 1.5M", param, ctx)
         return int(float(match[1]) * self._UNITS[match[2]])
+
+
+class Width(click.ParamType[float]):
+    """A width of the decoder, however the number is written."""
+
+    name = "width"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read the number, and refuse what is none of the widths."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if number not in WIDTHS.values():
+            self.fail(f"{value!r} is not one of {self._listed(', ')}", param, ctx)
+        return number
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """What `--help` shows behind the option."""
+        return self._listed("|")
+
+    def _listed(self, between: str) -> str:
+        return between.join(f"{width:g}" for width in WIDTHS.values())
 
 
 def inputs(metavar: str) -> Callable[[Command], Command]:
