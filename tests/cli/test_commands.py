@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import signal
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Run
+from conftest import ROOT, Run, loaded
 from vcmcodec.cli.main import COMMANDS
 from vcmcodec.cli.main import vcm as program
 
@@ -50,28 +49,6 @@ def test_every_command_has_help_for_every_option(name: str, vcm: Run) -> None:
     for parameter in command.params:
         if parameter.param_type_name == "option":
             assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
-
-
-def loaded(arguments: list[str], names: tuple[str, ...], folder: Path) -> list[str]:
-    """Which of the modules a command loads, run in a process of its own."""
-    report = f"print([name for name in {names} if name in sys.modules], file=sys.stderr)"
-    script = (
-        "import atexit, sys\n"
-        f"atexit.register(lambda: {report})\n"
-        "from vcmcodec.cli.main import vcm\n"
-        f"vcm({arguments!r}, prog_name='vcm')\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=False,
-    )
-    assert b"Traceback" not in ended.stderr
-    found = ast.literal_eval(ended.stderr.decode().splitlines()[-1])
-    assert isinstance(found, list)
-    return found
 
 
 @pytest.mark.parametrize(

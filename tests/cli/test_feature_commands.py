@@ -120,7 +120,7 @@ def test_what_cannot_be_drawn_on_is_told_of_nevertheless(vcm: Run, pictures: Pat
         (("decode", "scene.vcm", "-o", "x.safetensors"), 1, "holds a picture"),
         (("encode", "one.png", "-o", "z.vcm", "--profile", "pyramid", "--split", "c4"), 1,
          "no split point c4"),
-        (("encode", "one.png", "-o", "z.vcm", "--profile", "pyramid", "-t", "human"), 1,
+        (("encode", "one.png", "-o", "z.vcm", "--profile", "pyramid", "-t", "human"), 2,
          "does not serve human"),
         (("features", "one.png", "-o", "f.safetensors", "--split", "c9"), 1, "c9"),
         (("encode", "bad.safetensors", "-o", "z.vcm", "--profile", "pyramid"), 1,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from conftest import Run
+from conftest import Run, loaded
+from vcmcodec.cli import batch, encode
 
 BOXES = [{"label": "cat", "box": [0, 0, 32, 32]}]
 
@@ -102,3 +103,66 @@ def test_results_have_names_that_fit_them(
     line: str, words: str, vcm: Run, folder: dict[str, bytes]
 ) -> None:
     refused(vcm, line, words, folder)
+
+
+ODD = [
+    ("decode a.vcm -o x.png --background reddish", "no colour 'reddish'"),
+    ("encode a.png -o x.vcm --effort 3", "--effort adapts files for machines alone"),
+    ("encode a.png -o x.vcm --effort 3 --task human,detection", "machines alone"),
+    ("encode a.png -o x.vcm --split fpn", "it has no --split"),
+    ("encode a.png -o x.vcm --vision torchvision:resnet18=net.onnx", "it needs no --vision"),
+    ("encode a.png -o x.vcm --base-quality 80", "above the picture's quality, 60"),
+    ("encode a.png -o x.vcm --base-quality 80 --quality 79.5", "above the picture's quality, 79.5"),
+    ("encode a.png -o x.vcm --base-quality 9 --target-bpp 1 --task detection", "cannot both hold"),
+    ("encode a.png -o x.vcm --task detection --text a=b", "kept with the layers for people"),
+    ("encode a.png -o x.vcm --profile pyramid --text a=b", "kept with the layers for people"),
+    ("encode a.png -o x.vcm --profile pyramid --task human", "does not serve human"),
+    ("encode a.png -o x.vcm --profile semantic --effort 3", "it takes no --effort"),
+    ("encode a.png -o x.vcm --profile pyramid --longer-side 100", "--longer-side is for pictures"),
+    ("encode a.png -o x.vcm --profile pyramid -Q 1 --base-quality 1", "exclude each other"),
+    ("encode a.png -o x.vcm --labels 1=x", "--labels names the groups of a mask"),
+    ("encode a.png -o x.vcm --labels 1=x --groups auto", "--labels names the groups of a mask"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), ODD)
+def test_options_that_never_go_together_are_wrong_usage(
+    line: str, words: str, vcm: Run, folder: dict[str, bytes]
+) -> None:
+    refused(vcm, line, words, folder)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "decode a.vcm -o x.png --background transparent",
+        "decode a.vcm -o x.png --background red --width 1.0",
+        "encode a.png -o x.vcm --effort 3 --task detection",
+        "encode a.png -o x.vcm --effort 0",
+        "encode a.png -o x.vcm --base-quality 60",
+        "encode a.png -o x.vcm --base-quality 80 --task detection",
+        "encode a.png -o x.vcm --profile pyramid --effort 3",
+        "encode a.png -o x.vcm --profile bottleneck --split c4 --base-quality 80",
+        "encode a.png -o x.vcm --text a=b",
+        "encode a.png -o x.vcm --groups mask.png --labels 1=x",
+    ],
+)
+def test_options_that_go_together_are_not_refused(
+    line: str, vcm: Run, folder: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "run", lambda work, jobs, style: 7)
+    ran = vcm(*line.split())
+    assert (ran.code, ran.stderr) == (7, "")
+
+
+@pytest.mark.parametrize("line", [ODD[0][0], ODD[1][0], ODD[8][0]])
+def test_wrong_usage_is_told_before_torch_is_loaded(
+    line: str, folder: dict[str, bytes], tmp_path: Path
+) -> None:
+    assert loaded(line.split(), ("click", "torch"), tmp_path) == ["click"]
+
+
+def test_the_quality_that_is_compared_with_is_the_one_of_the_profile() -> None:
+    from vcmcodec.profiles import scene
+
+    assert encode.USUAL_QUALITY == scene.DEFAULT_QUALITY

@@ -16,6 +16,7 @@ from vcmcodec.cli import batch, files, options, show
 from vcmcodec.errors import RequestError
 
 FEATURES = options.FEATURES.removeprefix(".")
+TRANSPARENT = "transparent"  # the one background that is no colour
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,18 @@ def _format_of(given: str | None, output: str) -> str:
     return name.rsplit(".", 1)[1].lower()
 
 
+def _check_colour(background: str | None) -> None:
+    """Refuse what is no colour before anything is decoded."""
+    from vcmcodec import pixels
+
+    if background is None or background == TRANSPARENT:
+        return
+    try:
+        pixels.parse_colour(background)
+    except RequestError as error:
+        raise click.BadParameter(str(error), param_hint="--background") from error
+
+
 @click.command("decode", short_help="Write .vcm files, or parts of them, as pictures.")
 @options.inputs("FILE|DIR|-...")
 @options.output("The picture, its format told by the extension; a folder; - for a PNG in a pipe.")
@@ -185,6 +198,7 @@ def command(
         raise click.UsageError("--task goes with features: write to a .safetensors file")
     if wanted == FEATURES and (width or given["background"]):
         raise click.UsageError("features have no --width and no --background")
+    _check_colour(given["background"])
     settings = Settings(
         groups=options.flat(groups),
         width=width,
