@@ -8,7 +8,9 @@ are moved, and everything else stays as it was, to the bit.  Without their label
 `vcm merge` with the original gives back the whole.
 
 A copy is as private as the groups are right: whom nobody marked in `vcm encode --groups` is in the
-background, and stays.  So a file without any groups is refused, not copied.
+background, and stays.  So a file without any groups is refused, not copied.  Nor should pictures
+for machines alone that have groups be encoded with --effort: it adapts all groups together, so that
+those which stay were chosen with the others in view.  Unasked, `vcm encode` does not.
 """
 
 from __future__ import annotations

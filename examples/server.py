@@ -3,7 +3,7 @@
     python examples/server.py watch link/
     python examples/server.py show link/ street.jpg -o street.png
 
-`watch` prints a JSON line for every base layer that `camera.py` sends: no pixel is decoded for it.
+`watch` prints a JSON line for every base layer that `camera.py` sends; nothing else is read for it.
 `show` is for a person who wants to see one of them: it asks the camera for the other layers, merges
 them with the base, and decodes the picture.  What lies in `link/` is told in `camera.py`.
 """

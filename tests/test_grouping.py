@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,48 @@ def test_boxes_are_clipped_and_those_outside_vanish_with_a_warning() -> None:
         (True, False),
         (False, True),
     ]
+
+
+def touched(before: int, after: int, cell: int) -> list[int]:
+    """True cells that a coded cell overlaps along one side, by fractions."""
+    scale = Fraction(before, after)
+    begin, end = 16 * cell * scale, min(16 * cell + 16, after) * scale
+    return [c for c in range(-(-before // 16)) if 16 * c < end and 16 * c + 16 > begin]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 150), st.integers(1, 150), st.data())
+def test_in_a_reduced_picture_a_box_claims_every_cell_that_its_cells_touch(
+    height: int, width: int, data: st.DataObject
+) -> None:
+    """Cells went by their centres once, and what hung over an edge went to the background."""
+    coded = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
+    place = st.floats(0, 150)
+    given_boxes = data.draw(st.lists(st.tuples(place, place, place, place), min_size=1, max_size=5))
+    boxes = [{"id": 9 - i, "box": list(box)} for i, box in enumerate(given_boxes)]
+    plan = grouping.from_boxes(boxes, height, width)
+    less = grouping.reduced(plan, (height, width), coded)
+    check(less, *coded)
+    areas = {
+        b["id"]: (min(width, b["box"][0] + b["box"][2]) - min(width, b["box"][0]))
+        * (min(height, b["box"][1] + b["box"][3]) - min(height, b["box"][1]))
+        for b in boxes
+    }
+    for row, column in np.ndindex(less.labels.shape):
+        rows, columns = touched(height, coded[0], row), touched(width, coded[1], column)
+        there = {int(value) for value in plan.ids[np.ix_(rows, columns)].ravel()} - {0}
+        lowest = min((areas[value] for value in there), default=0)
+        wanted = {value for value in there if areas[value] == lowest} or {0}
+        assert int(less.ids[row, column]) in wanted
+
+
+def test_a_reduced_mask_goes_by_centres_and_boxes_do_not() -> None:
+    cells = np.zeros((8, 8), np.uint8)
+    cells[:, 3:5] = 1
+    mask = grouping.from_mask(cells, 128, 128)
+    assert grouping.reduced(mask, (128, 128), (48, 48)).ids.tolist() == [[0, 1, 0]] * 3
+    boxes = grouping.from_boxes([{"box": [40, 0, 24, 128]}], 128, 128)
+    assert grouping.reduced(boxes, (128, 128), (48, 48)).ids.tolist() == [[1, 1, 0]] * 3
 
 
 def test_given_ids_are_kept_and_the_others_filled_in() -> None:
@@ -250,3 +293,10 @@ def test_files_that_are_no_mask_are_refused(tmp_path: Path) -> None:
 def test_labels_for_boxes_come_with_the_boxes() -> None:
     with pytest.raises(RequestError, match="masks"):
         grouping.read(b"[]", 32, 32, {1: "cat"})
+
+
+@pytest.mark.parametrize("label", ["a\nb", "\x1b[31m", "x" * 65, "\u5b57" * 22])
+def test_a_label_that_no_file_can_hold_is_named_with_its_place(label: str) -> None:
+    boxes = [{"box": [0, 0, 8, 8]}, {"box": [0, 0, 8, 8], "label": label}]
+    with pytest.raises(PictureError, match="box 2 of the list: the label"):
+        grouping.from_boxes(boxes, 64, 64)

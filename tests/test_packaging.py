@@ -14,7 +14,7 @@ import pytest
 
 import vcmcodec
 from vcmcodec import catalogue, demo
-from vcmcodec.bitstream.constants import CoderId, ProfileId, TaskId
+from vcmcodec.bitstream.constants import ProfileId, TaskId
 from vcmcodec.errors import RequestError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,13 +78,13 @@ def test_public_names_are_loaded_on_first_use() -> None:
 
 def test_the_catalogue_agrees_with_the_ids_of_the_format(setup: configparser.ConfigParser) -> None:
     assert {spec.id for spec in catalogue.TASKS} == set(TaskId)
-    assert {spec.id for spec in catalogue.CODERS} == set(CoderId)
     assert {spec.id for spec in catalogue.PROFILES} <= set(ProfileId)
-    for spec in (*catalogue.PROFILES, *catalogue.CODERS):
+    for spec in catalogue.PROFILES:
         assert spec.load().__name__ == spec.module
-    for look_up, specs in ((catalogue.profile, catalogue.PROFILES),
-                           (catalogue.task, catalogue.TASKS),
-                           (catalogue.coder, catalogue.CODERS)):  # fmt: skip
+    for look_up, specs in (
+        (catalogue.profile, catalogue.PROFILES),
+        (catalogue.task, catalogue.TASKS),
+    ):
         for spec in specs:
             assert look_up(spec.name) is look_up(spec.id) is spec
         with pytest.raises(RequestError, match=specs[0].name):

@@ -320,3 +320,14 @@ def test_threads_leave_the_filters_of_warnings_as_they_were() -> None:
         for picture in pool.map(pixels.read, [data] * 400):
             assert picture.warnings == ()
     assert list(warnings.filters) == before
+
+
+def test_bytes_in_a_tiff_of_32_bits_keep_their_brightness() -> None:
+    """They were taken for very dark values of 16 bits."""
+    values = noise(20, 30).astype(np.int32)
+    picture = pixels.read(file_of(Image.fromarray(values), "TIFF"))
+    assert np.array_equal(picture.rgb[:, :, 1], values)
+    assert "32 bits" in picture.warnings[0]
+    wide = pixels.read(file_of(Image.fromarray(values * 257), "TIFF"))
+    assert np.array_equal(wide.rgb[:, :, 1], values)
+    assert "16 bits" in wide.warnings[0]

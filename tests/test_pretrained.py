@@ -54,7 +54,7 @@ def test_models_are_found_by_name_profile_and_fingerprint(added: Path) -> None:
 @pytest.mark.parametrize(
     "asked",
     [{"model_id": "third"}, {"profile": "first"}, {"fingerprint": b"12345678"},
-     {"profile": "other", "model_id": "first"}],
+     {"profile": "other", "model_id": "nothing"}],
 )  # fmt: skip
 def test_a_model_that_is_not_there_is_named_with_the_way_to_get_it(
     asked: dict[str, str], added: Path
@@ -64,6 +64,12 @@ def test_a_model_that_is_not_there_is_named_with_the_way_to_get_it(
     for value in asked.values():
         assert (value.hex() if isinstance(value, bytes) else value) in str(caught.value)
     assert "second" in str(caught.value)
+
+
+def test_a_model_of_another_profile_is_called_that(added: Path) -> None:
+    own = pretrained.find(model_id="first").profile
+    with pytest.raises(WeightsError, match=f"first is a model of profile {own}, not of other"):
+        pretrained.find(profile="other", model_id="first")
 
 
 def test_a_weight_file_is_checked_and_checked_again_once_it_changes(added: Path) -> None:

@@ -1,4 +1,4 @@
-"""The three tables: which profiles, tasks and entropy coders there are.
+"""The two tables: which profiles and tasks there are.
 
 Everything else finds them here; a new one is one file and one line below.  Modules are named by
 strings and imported by `load()` alone, so that reading this table costs nothing.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal, NamedTuple, TypeVar
 
-from vcmcodec.bitstream.constants import CoderId, LayerId, ProfileId, TaskId
+from vcmcodec.bitstream.constants import LayerId, ProfileId, TaskId
 from vcmcodec.errors import RequestError
 
 USUAL_EFFORT = 8  # looks, where a latent is adapted to the network and nobody says how often
@@ -86,19 +86,6 @@ class TaskSpec:
     layer: LayerId
 
 
-@dataclass(frozen=True)
-class CoderSpec:
-    """One entropy coder for latents."""
-
-    id: CoderId
-    name: str
-    module: str
-
-    def load(self) -> ModuleType:
-        """Import the coder's module (and with it numpy)."""
-        return importlib.import_module(self.module)
-
-
 PROFILES = (
     ProfileSpec(
         ProfileId.SCENE,
@@ -146,11 +133,6 @@ TASKS = (
     TaskSpec(TaskId.SEGMENTATION, "segmentation", "a class for every pixel", LayerId.BASE),
 )
 
-CODERS = (
-    CoderSpec(CoderId.RANS_16, "rans-16", "vcmcodec.entropy.rans"),
-    CoderSpec(CoderId.RANGE_STATIC, "range-static", "vcmcodec.entropy.static"),
-)
-
 
 def profile(key: str | ProfileId) -> ProfileSpec:
     """The profile of that name or id.
@@ -170,16 +152,7 @@ def task(key: str | TaskId) -> TaskSpec:
     return _find("task", key, TASKS)
 
 
-def coder(key: str | CoderId) -> CoderSpec:
-    """The entropy coder of that name or id.
-
-    Raises:
-        RequestError: there is none.
-    """
-    return _find("coder", key, CODERS)
-
-
-_Spec = TypeVar("_Spec", ProfileSpec, TaskSpec, CoderSpec)
+_Spec = TypeVar("_Spec", ProfileSpec, TaskSpec)
 
 
 def _find(what: str, key: str | int, table: tuple[_Spec, ...]) -> _Spec:

@@ -101,6 +101,9 @@ def _eight_bits(image: Image.Image, notes: list[str]) -> Image.Image:
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
     values = np.asarray(image).astype(np.int64)
+    if image.mode == "I" and image.format == "TIFF" and 0 <= values.min() <= values.max() <= 0xFF:
+        notes.append("32 bits a channel hold 8 and are kept as such")
+        return Image.fromarray(values.astype(np.uint8))
     if values.min() < 0 or values.max() > 0xFFFF:
         raise PictureError(f"grey values from {values.min()} to {values.max()} exceed 16 bits")
     notes.append("16 bits a channel reduced to 8")

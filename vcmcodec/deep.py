@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from vcmcodec import catalogue
@@ -19,11 +21,28 @@ if TYPE_CHECKING:
     from vcmcodec.bitstream.header import Header
     from vcmcodec.nn.model_tensors import Model
 
-Check = Callable[[Runs, LayerId], None]
+Check = Callable[[Runs, LayerId, int], None]  # runs of one tile up to a layer, the tile's number
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """What one group has in one tile, from the base up to the highest layer without a gap.
+
+    Attributes:
+        latents: entry of each layer's latent, base first.
+        runs: bytes of all these layers.
+    """
+
+    latents: tuple[Entry, ...]
+    runs: Runs
+
+    @property
+    def top(self) -> LayerId:
+        return LayerId(len(self.latents) - 1)
 
 
 def decode_symbols(container: Container) -> Iterator[tuple[Entry, VcmError]]:
-    """Decode every run of a file, group by group; yield what fails, with the entry it fails at.
+    """Decode every run of a file; yield what fails, with the entry it fails at.
 
     A run can be decoded only with all runs below it, so of each group and tile the lowest layer
     that fails is named.  Runs without their base are not checked.
@@ -44,42 +63,94 @@ def decode_symbols(container: Container) -> Iterator[tuple[Entry, VcmError]]:
         except VcmError as error:
             yield entry, error
             return
-    rates = {info.layer: info.rate_level for info in header.layers}
-    if LayerId.BASE not in rates:
+    if LayerId.BASE not in {info.layer for info in header.layers}:
         return
     check = _picture_check if spec.source == "picture" else _feature_check
     decode = check(spec, model, header, labels)
-    for position, group in enumerate(header.group_ids):
-        for tile in range(header.tile_count):
-            runs: Runs = {}
-            for layer in LayerId:
-                entries = [
-                    entry
-                    for entry in container.find(layer=layer, group=group, tile=tile)
-                    if entry.kind in CODED
-                ]
-                if not any(entry.kind == Kind.LATENT for entry in entries):
-                    break
-                try:
-                    for entry, data in container.fetch(entries).items():
-                        runs[Kind(entry.kind), layer, position, tile] = data
-                    decode(runs, layer)
-                except VcmError as error:
-                    yield next(e for e in entries if e.kind == Kind.LATENT), error
-                    break
+    # By the entries that there are: a header of a few bytes can announce millions of tiles.
+    for tile, groups in _by_tile(container).items():
+        stacks: list[_Stack] = []
+        for position, layers in groups.items():
+            stack, error_at = _fetch(container, position, layers)
+            stacks += [stack] if stack.latents else []
+            if error_at:
+                yield error_at
+        for top in LayerId:
+            yield from _wrong(decode, [stack for stack in stacks if stack.top == top], tile)
+
+
+def _by_tile(container: Container) -> dict[int, dict[int, dict[LayerId, list[Entry]]]]:
+    """Entries of coded symbols by tile, group position and layer."""
+    position_of = {group: k for k, group in enumerate(container.header.group_ids)}
+    found: dict[int, dict[int, dict[LayerId, list[Entry]]]] = {}
+    for entry in container.entries:
+        if entry.kind in CODED:
+            groups = found.setdefault(entry.tile, {})
+            layers = groups.setdefault(position_of[entry.group], {})
+            layers.setdefault(entry.layer, []).append(entry)
+    return found
+
+
+def _fetch(
+    container: Container, position: int, layers: dict[LayerId, list[Entry]]
+) -> tuple[_Stack, tuple[Entry, VcmError] | None]:
+    """Read what one group has in one tile, up to what cannot be read."""
+    latents: list[Entry] = []
+    runs: Runs = {}
+    held = ({Kind(entry.kind): entry for entry in layers.get(at, ())} for at in LayerId)
+    for entries in takewhile(lambda entries: Kind.LATENT in entries, held):
+        latent = entries[Kind.LATENT]
+        try:
+            found = container.fetch(entries.values())
+        except VcmError as error:
+            return _Stack(tuple(latents), runs), (latent, error)
+        runs |= {(Kind(e.kind), e.layer, position, e.tile): data for e, data in found.items()}
+        latents.append(latent)
+    return _Stack(tuple(latents), runs), None
+
+
+def _wrong(decode: Check, stacks: Sequence[_Stack], tile: int) -> Iterator[tuple[Entry, VcmError]]:
+    """Decode stacks of equal height; yield what fails.
+
+    The networks run over a whole tile however few groups are decoded, so all are decoded at once,
+    and where that fails, one half after the other.
+    """
+    if not stacks:
+        return
+    runs = {key: data for stack in stacks for key, data in stack.runs.items()}
+    try:
+        decode(runs, stacks[0].top, tile)
+    except VcmError as error:
+        if len(stacks) == 1:
+            yield _lowest(decode, stacks[0], tile) or (stacks[0].latents[-1], error)
+            return
+        middle = len(stacks) // 2
+        yield from _wrong(decode, stacks[:middle], tile)
+        yield from _wrong(decode, stacks[middle:], tile)
+
+
+def _lowest(decode: Check, stack: _Stack, tile: int) -> tuple[Entry, VcmError] | None:
+    """The first layer below the top that fails, and how."""
+    for latent in stack.latents[:-1]:
+        runs = {key: data for key, data in stack.runs.items() if key[1] <= latent.layer}
+        try:
+            decode(runs, latent.layer, tile)
+        except VcmError as error:
+            return latent, error
+    return None
 
 
 def _picture_check(
     spec: catalogue.ProfileSpec, model: Model, header: Header, labels: np.ndarray
 ) -> Check:
-    """What decodes the runs of a picture up to a layer."""
+    """What decodes the runs of a tile of a picture up to a layer."""
     from vcmcodec.profiles import scene
 
     rates = {info.layer: info.rate_level for info in header.layers}
     levels = scene.Levels(rates[LayerId.BASE], rates.get(LayerId.MID))
 
-    def decode(runs: Runs, layer: LayerId) -> None:
-        scene.decode_values(model, header, labels, levels, runs, layer)
+    def decode(runs: Runs, layer: LayerId, tile: int) -> None:
+        scene.decode_tile(model, header, labels, levels, runs, layer, tile)
 
     return decode
 
@@ -87,14 +158,14 @@ def _picture_check(
 def _feature_check(
     spec: catalogue.ProfileSpec, model: Model, header: Header, labels: np.ndarray
 ) -> Check:
-    """What decodes the runs of features."""
+    """What decodes the runs of features, which are never tiled."""
     from vcmcodec.feature_parts import place_of
 
     module = spec.load()
     place = place_of(header, module, model, labels)
     level = next(info.rate_level for info in header.layers if info.layer == LayerId.BASE)
 
-    def decode(runs: Runs, layer: LayerId) -> None:
+    def decode(runs: Runs, layer: LayerId, tile: int) -> None:
         module.decode(model, place, level, runs, (), "cpu")
 
     return decode

@@ -10,8 +10,9 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from vcmcodec.bitstream import icc, select
+from vcmcodec.bitstream import icc, select, texts
 from vcmcodec.bitstream.constants import Kind, LayerId, TaskId
 from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.directory import Entry, kind_name
@@ -38,7 +39,8 @@ def extract(
 
     Args:
         source: the file: a path, bytes, a binary file object, or a source of byte ranges.
-        tasks: keep what these tasks read; the result equals what encoding for them writes.
+        tasks: keep what these tasks read; the result equals what encoding for them writes at the
+            same base quality and, where they are machine tasks alone, a longer side of 0.
         layers: keep these layers.
         width: keep what a decoder of this width reads: 0.25, 0.5 or 1.0.
         groups: keep these groups, by id or label; the group map stays whole, for `merge`.
@@ -50,6 +52,7 @@ def extract(
         RequestError: something asked for is not in the file, or options contradict each other.
         FormatError: the file is damaged.
     """
+    tasks, layers, groups, drop_groups = map(_several, (tasks, layers, groups, drop_groups))
     if sum(choice is not None for choice in (tasks, layers, width)) > 1:
         raise RequestError("choose by tasks, layers or width: one of them")
     if groups is not None and drop_groups is not None:
@@ -66,6 +69,11 @@ def extract(
         if not redact or keep is None:
             return select.assemble(container, chosen)
         return _redacted(container, chosen, keep)
+
+
+def _several(names: Iterable[Any] | str | int | None) -> Iterable[Any] | None:
+    """One name is a list of one."""
+    return (names,) if isinstance(names, str | int) else names
 
 
 def merge(sources: Iterable[Openable], *, limits: Limits | None = None) -> bytes:
@@ -150,7 +158,7 @@ def verify(
     decode_symbols: DeepCheck | None = None,
     limits: Limits | None = None,
 ) -> Report:
-    """Check header, directory, every CRC-32, the ICC profile, and the group map against its table.
+    """Check header, directory, every CRC-32, ICC profile, text, and group map against its table.
 
     Args:
         source: the file.
@@ -245,6 +253,8 @@ def _problem(container: Container, entry: Entry) -> VcmError | None:
             read_group_map(container, data)
         elif entry.kind == Kind.ICC:
             icc.expand(data)
+        elif entry.kind == Kind.TEXT:
+            texts.unpack(data)
     except FormatError as error:
         return error
     return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +23,7 @@ from vcmcodec.errors import RequestError
 Groups = (
     grouping.GroupPlan | str | os.PathLike[str] | bytes | np.ndarray | Image.Image | Sequence[Any]
 )
+_NUMBERS = ("quality", "base_quality", "longer_side", "effort", "target_size", "target_bpp")
 AUTO = "auto"  # groups by the vision network; a file of that name is ./auto
 SEARCH_STEPS = 12  # bisections of the rate level in a search for a size
 FITTING_TRIES, FITTING_STEP = 4, 150  # of an adapted file that should fit a target
@@ -31,17 +34,17 @@ class EncodeOptions:
     """How a picture, or a set of features, is to be coded.
 
     Attributes:
-        tasks: names or ids; None for all of the profile's.
-        quality: rate level of the picture for people, 0..100; of a profile without one, of the
-            features.
+        tasks: names or ids, or one of them; None for all of the profile's.
+        quality: rate level of the picture for people, 0..100; of a file that has nothing for
+            people (machine tasks alone, or features), of all there is.
         base_quality: rate level of the base layer, 0..100; None for the lowest that serves the
             tasks.
         longer_side: pixels to which the longer side of the picture is reduced before it is coded, 0
             for never; None for what the machine tasks need, where people will not look at it.
         effort: how often the vision network looks while the base layer is adapted to it, where
             people will not look at it; 0: the base is coded as it is.  None for what the tasks
-            model asks for, and 0 with a longer side of 0.  The same for features that a profile can
-            adapt, where None is 0.
+            model asks for, and 0 with a longer side of 0, or with several groups, which would be
+            adapted together.  The same for features that a profile can adapt, where None is 0.
         target_size: bytes that the whole file may have; overrides the quality.
         target_bpp: the same in bits a pixel.
         profile: name of a profile.
@@ -54,7 +57,7 @@ class EncodeOptions:
         text: key and value pairs for people.
     """
 
-    tasks: Sequence[str | TaskId] | None = None
+    tasks: Sequence[str | TaskId] | str | None = None
     quality: float | None = None
     base_quality: float | None = None
     longer_side: int | None = None
@@ -67,6 +70,19 @@ class EncodeOptions:
     vision: str | None = None
     digest: bool = False
     text: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is of another kind, before anything is read.
+
+        Raises:
+            RequestError: a number or the texts are none.
+        """
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise RequestError(f"{name} must be a number, not {value!r}")
+        if self.text is not None and not isinstance(self.text, Mapping):
+            raise RequestError(f"text must be pairs of key and value, not {self.text!r}")
 
 
 @dataclass(frozen=True)
@@ -162,14 +178,14 @@ def group_map(plan: grouping.GroupPlan | None) -> list[Substream]:
 
 def choose_tasks(
     spec: catalogue.ProfileSpec,
-    asked: Sequence[str | TaskId] | None,
+    asked: Sequence[str | TaskId] | str | None,
     layer_of: Callable[[str], LayerId] | None = None,
 ) -> tuple[TaskInfo, ...]:
     """The tasks that a file is written for.
 
     Args:
         spec: the profile.
-        asked: names or ids; None for all of the profile's.
+        asked: names or ids, or one name; None for all of the profile's.
         layer_of: the highest layer that a task reads, where that is the profile's to say.
 
     Raises:
@@ -178,13 +194,14 @@ def choose_tasks(
     if asked is None:
         chosen = set(spec.tasks)
     else:
-        chosen = {catalogue.task(name).id for name in asked}
+        names = (asked,) if isinstance(asked, str) else asked
+        chosen = {catalogue.task(name).id for name in names}
         if not chosen:
             raise RequestError("no task is given")
         foreign = chosen - set(spec.tasks)
         if foreign:
-            names = ", ".join(sorted(catalogue.task(task).name for task in foreign))
-            raise RequestError(f"profile {spec.name} does not serve {names}")
+            those = ", ".join(sorted(catalogue.task(task).name for task in foreign))
+            raise RequestError(f"profile {spec.name} does not serve {those}")
     found = [catalogue.task(task) for task in sorted(chosen)]
     return tuple(TaskInfo(t.id, layer_of(t.name) if layer_of else t.layer) for t in found)
 
@@ -215,7 +232,9 @@ def target_bytes(options: EncodeOptions, height: int, width: int) -> int | None:
         return None
     if options.quality is not None:
         raise RequestError("give a quality or a target, not both")
-    if not target >= 1:
+    if not math.isfinite(target):
+        raise RequestError(f"a target of {target} is no size")
+    if target < 1:
         raise RequestError("a target must be at least one byte")
     return int(target)
 

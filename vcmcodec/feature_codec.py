@@ -20,6 +20,7 @@ from vcmcodec.bitstream.constants import LayerId, TaskId
 from vcmcodec.bitstream.header import Header, LayerInfo, TaskInfo
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.bitstream.parameters import FeatureParameters
+from vcmcodec.bitstream.profile_rules import CODERS
 from vcmcodec.encoding import (
     Encoded,
     EncodeOptions,
@@ -216,7 +217,7 @@ def _encode(
 
     def at(level: int, effort: int = 0) -> Encoded:
         found = module.adapt(model, source, analysed, level, effort) if effort else analysed
-        header = _header(spec, module, model, source, plan, tasks, level)
+        header = _header(spec, model, source, plan, tasks, level)
         runs = module.encode(model, source, found, level, digest=options.digest)
         data = files.write(header, [*named(runs, plan), *group_map(plan)])
         return Encoded(data, header, notes)
@@ -283,7 +284,7 @@ def _notes(source: FeatureSource, plan: grouping.GroupPlan | None) -> tuple[str,
 
 
 def _header(
-    spec: catalogue.ProfileSpec, module: ModuleType, model: Any, source: FeatureSource,
+    spec: catalogue.ProfileSpec, model: Any, source: FeatureSource,
     plan: grouping.GroupPlan | None, tasks: tuple[TaskInfo, ...], level: int,
 ) -> Header:  # fmt: skip
     geometry, place = source.place.geometry, source.place
@@ -295,7 +296,7 @@ def _header(
         height=geometry.height,
         grey=False,
         tile=0,
-        coder=module.CODER,
+        coder=CODERS[spec.id],
         tasks=tasks,
         layers=tuple(LayerInfo(i, level) for i in LayerId if i <= max(t.layer for t in tasks)),
         groups=group_table(plan),

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vcmcodec.bitstream.constants import CELL
+from vcmcodec.bitstream.constants import CELL, MAX_LABEL_BYTES
 from vcmcodec.bitstream.header import Box, Group
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import LimitError, PictureError, RequestError
@@ -48,11 +49,19 @@ class GroupPlan:
         labels: (rows, columns) uint8, positions in `groups` (not ids).
         groups: in order of id; every group has at least one cell.
         warnings: groups that vanished, boxes that were cut, one sentence each.
+        stacked: ids of the groups from the lowest to the topmost, where these are boxes, which
+            claim every cell that they touch; empty for a mask.
     """
 
     labels: NDArray[np.uint8]
     groups: tuple[Group, ...]
     warnings: tuple[str, ...] = ()
+    stacked: tuple[int, ...] = ()
+
+    @property
+    def ids(self) -> NDArray[np.uint8]:
+        """Group id of each cell, (rows, columns)."""
+        return np.array([group.id for group in self.groups], np.uint8)[self.labels]
 
 
 @dataclass(frozen=True)
@@ -160,7 +169,8 @@ def from_boxes(boxes: Sequence[Mapping[str, Any]], height: int, width: int) -> G
     rows, columns = _grid(height, width)
     ids = np.zeros((rows, columns), np.uint8)
     notes = []
-    for box in sorted(parsed, key=lambda box: -box.area):  # stable: the later of equals on top
+    stacked = sorted(parsed, key=lambda box: -box.area)  # stable: the later of equals on top
+    for box in stacked:
         if box.right <= box.left or box.bottom <= box.top:
             continue
         ids[
@@ -174,31 +184,56 @@ def from_boxes(boxes: Sequence[Mapping[str, Any]], height: int, width: int) -> G
         if box.id not in present:
             why = "lies outside the picture" if box.area <= 0 else "is hidden by smaller boxes"
             notes.append(f"box {box.id} ({box.label or 'no label'}) {why}; its group vanishes")
-    return _plan(ids, facts, notes)
+    return _plan(ids, facts, notes, [0, *(box.id for box in stacked)])
 
 
 def reduced(plan: GroupPlan, true: tuple[int, int], coded: tuple[int, int]) -> GroupPlan:
     """The same groups on the cells of a picture that is reduced before it is coded.
 
-    A cell belongs to the group of the cell under its centre.
+    Boxes claim every cell that their true cells touch, the smaller on top.  Of a mask a cell
+    belongs to the group of the true cell under its centre.
 
     Args:
         plan: of the true picture.
         true, coded: height and width before and after.
     """
-    index = []
-    for before, after, count in zip(true, coded, _grid(*coded), strict=True):
-        centre = np.minimum(np.arange(count) * CELL + CELL // 2, after - 1)
-        index.append((2 * centre + 1) * before // (2 * after) // CELL)
-    ids = np.array([group.id for group in plan.groups], np.uint8)[plan.labels[np.ix_(*index)]]
+    sides = list(zip(true, coded, strict=True))
+    if plan.stacked:
+        ranks = np.zeros(MAX_ID + 1, np.uint8)
+        ranks[list(plan.stacked)] = np.arange(len(plan.stacked))
+        topmost = ranks[plan.ids]
+        for axis, (before, after) in enumerate(sides):
+            topmost = _greatest_touched(topmost, before, after, axis)
+        ids = np.array(plan.stacked, np.uint8)[topmost]
+    else:
+        ids = plan.ids[np.ix_(*(_under_centres(before, after) for before, after in sides))]
     facts = {group.id: (group.label, group.score) for group in plan.groups}
     kept = {int(value) for value in np.unique(ids)}
     lost = [
-        f"group {group.label or group.id} has no cell left in the reduced picture; it vanishes"
+        f"group {group.label or group.id} has no cell left in the reduced picture; it vanishes,"
+        " and its pixels with it"
         for group in plan.groups
         if group.id not in kept
     ]
-    return _plan(ids, facts, [*plan.warnings, *lost])
+    return _plan(ids, facts, [*plan.warnings, *lost], plan.stacked)
+
+
+def _greatest_touched(
+    values: NDArray[np.uint8], before: int, after: int, axis: int
+) -> NDArray[np.uint8]:
+    """The greatest value among the true cells that each coded cell touches along one axis."""
+    edges = np.minimum(np.arange(-(-after // CELL) + 1) * CELL, after) * before  # in 1 / after
+    spans = np.stack([edges[:-1] // (CELL * after), -(-edges[1:] // (CELL * after))], 1)
+    padded = np.insert(values, values.shape[axis], 0, axis)  # a span may end behind the last cell
+    return np.asarray(np.maximum.reduceat(padded, spans.reshape(-1), axis)).take(
+        np.arange(0, spans.size, 2), axis
+    )
+
+
+def _under_centres(before: int, after: int) -> NDArray[np.int64]:
+    """The true cell under the centre of each coded cell along one side."""
+    centre = np.minimum(np.arange(-(-after // CELL)) * CELL + CELL // 2, after - 1)
+    return np.asarray((2 * centre + 1) * before // (2 * after) // CELL)
 
 
 def read(
@@ -298,8 +333,9 @@ def _majority(
 
 
 def _plan(
-    ids: NDArray[np.uint8], facts: Mapping[int, tuple[str, float | None]], notes: Iterable[str]
-) -> GroupPlan:
+    ids: NDArray[np.uint8], facts: Mapping[int, tuple[str, float | None]], notes: Iterable[str],
+    stacked: Sequence[int] = (),
+) -> GroupPlan:  # fmt: skip
     present, inverse = np.unique(ids, return_inverse=True)
     labels = inverse.reshape(ids.shape).astype(np.uint8)
     groups = []
@@ -314,7 +350,8 @@ def _plan(
         )
         label, score = facts[group_id]
         groups.append(Group(group_id, label, score, box, int(inside.sum())))
-    return GroupPlan(labels, tuple(groups), tuple(notes))
+    order = tuple(box_id for box_id in stacked if box_id in present)
+    return GroupPlan(labels, tuple(groups), tuple(notes), order)
 
 
 def _parse_box(item: Any, place: int, box_id: int, height: int, width: int) -> _LabelledBox:
@@ -330,10 +367,14 @@ def _parse_box(item: Any, place: int, box_id: int, height: int, width: int) -> _
     score = item.get("score")
     if score is not None and not (_is_number(score) and 0 <= score <= 1):
         raise PictureError(f"{where}: a score lies between 0 and 1, not {score!r}")
-    label = item.get("label", item.get("category_id", ""))
+    label = str(item.get("label", item.get("category_id", "")))
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in label):
+        raise PictureError(f"{where}: the label {label!r} holds control characters")
+    if len(label.encode()) > MAX_LABEL_BYTES:
+        raise PictureError(f"{where}: the label has more than {MAX_LABEL_BYTES} bytes")
     return _LabelledBox(
         box_id,
-        str(label),
+        label,
         None if score is None else float(score),
         left=min(max(left, 0.0), width),
         top=min(max(top, 0.0), height),

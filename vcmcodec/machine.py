@@ -121,6 +121,8 @@ def shortfalls(reader: Reader, tasks: Collection[str] = TASKS) -> tuple[str, ...
 
 def check_tasks(tasks: Collection[str]) -> None:
     """Raise RequestError unless there is a task, and every one is known."""
+    if isinstance(tasks, str):
+        raise RequestError(f"tasks must be a list of names, not {tasks!r}")
     if not tasks:
         raise RequestError("no task is given")
     for task in tasks:

@@ -111,16 +111,21 @@ def find(
     ]
     if fitting:
         return next((model for model in fitting if model.default), fitting[0])
+    other = next((model.profile for model in everything if model.id == model_id), None)
+    if fingerprint is None and profile is not None and other is not None:
+        raise WeightsError(f"{model_id} is a model of profile {other}, not of {profile}")
     asked = " ".join(
         f"{name} {value}"
         for name, value in (("profile", profile), ("model", model_id), ("fingerprint", fingerprint))
         if value is not None
     )
     known = ", ".join(f"{model.id} ({model.fingerprint})" for model in everything) or "none"
+    older = (
+        "" if fingerprint is None else ", or install the version of vcmcodec that wrote the file"
+    )
     raise WeightsError(
         f"no model for {asked or 'any profile'} is installed (installed: {known}); put its weight"
-        f" file and manifest.json into a folder and name that folder in {VARIABLE}, or install the"
-        " version of vcmcodec that wrote the file"
+        f" file and manifest.json into a folder and name that folder in {VARIABLE}{older}"
     )
 
 

@@ -19,7 +19,7 @@ from vcmcodec.bitstream.header import Group, Header
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import RequestError
 from vcmcodec.models import load_model
-from vcmcodec.parts import Choice, Parts
+from vcmcodec.parts import Fetched, Parts
 from vcmcodec.sources import CountingSource, Openable, open_source, opened_here
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ class _Shown:
 
 @dataclass(frozen=True, eq=False)
 class _Fetched:
-    """Bytes of the chosen entries, and what it takes to decode them."""
+    """What was read of a file, and what it takes to decode it."""
 
-    data: dict[Entry, bytes]
+    parts: Fetched
     labels: np.ndarray
     levels: scene.Levels
     model: Model
@@ -254,14 +254,13 @@ class Reader:
         """Decode up to a layer, at the size at which the picture is coded."""
         from vcmcodec.profiles import scene
 
-        choice = self.parts.choose(self.parts.positions(groups), top)
-        got = self._fetch(choice, profiles, device)
-        data, labels, size = got.data, got.labels, self.header.coded_size
+        got = self._fetch(groups, top, profiles, device)
+        choice, labels, size = got.parts.choice, got.labels, self.header.coded_size
         rgb = np.zeros((*size, 3), np.uint8)
         there = np.zeros(labels.shape, bool)
         for layer in sorted(set(choice.layers.values())):
             chosen = {k for k, at in choice.layers.items() if at == layer}
-            values, level = self._values(got, choice, layer, chosen)
+            values, level = self._values(got, layer, chosen)
             shown = scene.synthesise(got.model, values, level, labels, size)
             inside = np.isin(labels, list(chosen))
             there |= inside
@@ -275,7 +274,7 @@ class Reader:
         if least < top:
             notes.append(f"some groups are there up to layer {least.name.lower()} only")
         self._notes = tuple(notes)
-        profile_data = data.get(profiles[0]) if profiles else None
+        profile_data = got.parts.data.get(profiles[0]) if profiles else None
         kept = None if profile_data is None else icc.expand(profile_data)
         ids = tuple(self.header.group_ids[k] for k in sorted(choice.layers))
         return _Shown(rgb, there, least, ids, kept)
@@ -292,17 +291,18 @@ class Reader:
         Raises:
             VcmError: as `inspect`.
         """
-        choice = self.parts.choose(
-            self.parts.positions(groups), self.parts.top_layer(WIDTHS[LayerId.BASE])
-        )
-        got = self._fetch(choice, (), device)
-        values, level = self._values(got, choice, LayerId.BASE, set(choice.layers))
+        got = self._fetch(groups, self.parts.top_layer(WIDTHS[LayerId.BASE]), (), device)
+        choice = got.parts.choice
+        values, level = self._values(got, LayerId.BASE, set(choice.layers))
         ids = tuple(self.header.group_ids[k] for k in sorted(choice.layers))
         present = np.isin(got.labels, list(choice.layers))
         return BaseLatent(got.model.codec.dequantise(values, level).to(device), level, present, ids)
 
-    def _fetch(self, choice: Choice, more: tuple[Entry, ...], device: str) -> _Fetched:
-        """Read the group map, the chosen runs and `more`, and what it takes to decode them."""
+    def _fetch(
+        self, groups: Sequence[str | int] | str | int | None, top: LayerId,
+        more: tuple[Entry, ...], device: str,
+    ) -> _Fetched:  # fmt: skip
+        """Read the group map, the groups' runs and `more`, and what it takes to decode them."""
         from vcmcodec.profiles import scene
 
         header = self.header
@@ -312,22 +312,19 @@ class Reader:
                 f"the file holds features (profile {profile.name}), not a picture: analyze it, or"
                 " decode it to a .safetensors file"
             )
-        wanted = [*self.parts.maps, *choice.entries, *more]
-        data = self.container.fetch(wanted, whole_only=True)
-        labels = self.parts.labels(data)
+        parts = self.parts.fetch(self.parts.positions(groups), top, more)
+        labels = self.parts.labels(parts.data)
         rates = {info.layer: info.rate_level for info in header.layers}
         levels = scene.Levels(rates[LayerId.BASE], rates.get(LayerId.MID))
-        self.parts.check_runs(choice, labels, levels.refined)
+        self.parts.check_runs(parts, labels, levels.refined)
         model = load_model(profile.name, fingerprint=header.fingerprint, device=device)
-        return _Fetched(data, labels, levels, model)
+        return _Fetched(parts, labels, levels, model)
 
-    def _values(
-        self, got: _Fetched, choice: Choice, layer: LayerId, chosen: set[int]
-    ) -> tuple[Tensor, Level]:
+    def _values(self, got: _Fetched, layer: LayerId, chosen: set[int]) -> tuple[Tensor, Level]:
         """Latent of some group positions up to a layer, in 1/16 steps of the level beside it."""
         from vcmcodec.profiles import scene
 
-        runs = self.parts.runs(choice, got.data, layer, chosen)
+        runs = self.parts.runs(got.parts, layer, chosen)
         values = scene.decode_values(got.model, self.header, got.labels, got.levels, runs, layer)
         return values, got.levels.at(layer, got.model.codec.latent.levels)
 

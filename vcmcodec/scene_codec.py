@@ -7,14 +7,15 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vcmcodec import catalogue, grouping, pixels
+from vcmcodec import catalogue, grouping, pixels, reduction
 from vcmcodec.bitstream import container as files
 from vcmcodec.bitstream import icc, texts
-from vcmcodec.bitstream.constants import MAX_RATE_LEVEL, CoderId, Kind, LayerId, TaskId
+from vcmcodec.bitstream.constants import MAX_RATE_LEVEL, Kind, LayerId, ProfileId, TaskId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.bitstream.header import Header, LayerInfo, TaskInfo
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.bitstream.parameters import CodedSize
+from vcmcodec.bitstream.profile_rules import CODERS
 from vcmcodec.encoding import (
     Encoded,
     EncodeOptions,
@@ -41,10 +42,15 @@ from vcmcodec.models import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vcmcodec.nn.model_tensors import Model
     from vcmcodec.profiles.scene import Levels, Piece, Source, Tally
 
 OPENING_STEP = 500  # hundredths of quality between two tries for a picture unlike photographs
+ADAPTED_TOGETHER = (
+    "groups are adapted together: what is coded of one was chosen with the others in view"
+)
 MACHINE_TASKS = (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION)
 
 
@@ -60,23 +66,20 @@ def encode(
     from vcmcodec import adaptation
     from vcmcodec.profiles import scene
 
-    if options.split is not None:
-        raise RequestError(f"profile {spec.name} codes pictures: it has no split point")
-    if options.vision is not None:
-        raise RequestError(f"profile {spec.name} codes pictures: it needs no vision network")
+    _refuse_what_features_need(spec, options)
     picture = pixels.read(image, limits)
     plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device)
     tasks = choose_tasks(spec, options.tasks)
     model = load_model(spec.name, options.model, device=device)
     size = _coded_size(picture, model, tasks, options)
+    several = plan is not None and len(plan.groups) > 1  # before one of them may vanish
     rgb, reduced = picture.rgb, size != (picture.height, picture.width)
     if reduced:
-        rgb = pixels.reduce(rgb, size)
-        plan = plan and grouping.reduced(plan, (picture.height, picture.width), size)
+        rgb, plan = _reduced(rgb, plan, size)
     labels = cell_labels(plan, *size)
     tile = scene.tile_side((labels.shape[0], labels.shape[1]))
     source = scene.Source(rgb, labels, len(plan.groups) if plan else 1, tile)
-    looking = _looking(model, source, tasks, options, device)
+    looking = _looking(model, source, tasks, options, device, several)
     usual = _default_base_quality(model, tasks, reduced, looking is not None)
     levels = _levels(tasks, options, usual)
     target = target_bytes(options, picture.height, picture.width)
@@ -101,18 +104,28 @@ def encode(
         )  # fmt: skip
         return map(adapt, found)
 
-    if target is None:
-        both = options.base_quality is None and {info.task for info in tasks} == {TaskId.HUMAN}
-        return _encode_open(finish, pieces, levels, both)
-    plain = _search(finish, list(pieces()), (levels, usual), tasks, options, target)
-    if looking is None:
-        return plain
-
     def adapted(level: int) -> Encoded:
         at = scene.Levels(level, None)
         return finish(at, pieces(at))
 
-    return fit(adapted, plain, target)
+    plain = None
+    if target is None:
+        both = options.base_quality is None and {info.task for info in tasks} == {TaskId.HUMAN}
+        encoded = _encode_open(finish, pieces, levels, both)
+    else:
+        plain = encoded = _search(finish, list(pieces()), (levels, usual), tasks, options, target)
+        if looking is not None:
+            encoded = fit(adapted, plain, target)
+    if looking is None or not several or encoded is plain:
+        return encoded
+    return dataclasses.replace(encoded, warnings=(*encoded.warnings, ADAPTED_TOGETHER))
+
+
+def _refuse_what_features_need(spec: catalogue.ProfileSpec, options: EncodeOptions) -> None:
+    if options.split is not None:
+        raise RequestError(f"profile {spec.name} codes pictures: it has no split point")
+    if options.vision is not None:
+        raise RequestError(f"profile {spec.name} codes pictures: it needs no vision network")
 
 
 def _encode_open(
@@ -159,9 +172,13 @@ class _Looking:
 
 
 def _looking(
-    model: Model, source: Source, tasks: Sequence[TaskInfo], options: EncodeOptions, device: str
-) -> _Looking | None:
+    model: Model, source: Source, tasks: Sequence[TaskInfo], options: EncodeOptions, device: str,
+    several: bool,
+) -> _Looking | None:  # fmt: skip
     """Whether, and by whom, the base layer is adapted; None: it is coded as it is.
+
+    Of several groups it is not unless that is asked for: the network sees the whole picture, so
+    what is coded of one group would depend on the others, and tell of those that are redacted.
 
     Raises:
         RequestError: it cannot be, and is asked for.
@@ -172,7 +189,9 @@ def _looking(
         raise RequestError(f"an effort of {asked} is below 0")
     if asked and for_people:
         raise RequestError("effort adapts files for machines alone; this one is for people, too")
-    if asked == 0 or for_people or (asked is None and options.longer_side == 0):
+    if asked == 0 or for_people:
+        return None
+    if asked is None and (several or options.longer_side == 0):
         return None
     if asked and source.tile:
         raise RequestError("the picture is too large to be adapted; --longer-side reduces it")
@@ -211,6 +230,18 @@ def _coded_size(
     return max(1, round(true[0] * longer / max(true))), max(1, round(true[1] * longer / max(true)))
 
 
+def _reduced(
+    rgb: np.ndarray, plan: grouping.GroupPlan | None, size: tuple[int, int]
+) -> tuple[np.ndarray, grouping.GroupPlan | None]:
+    """A picture and its groups at the size at which they are coded."""
+    if plan is None:
+        return pixels.reduce(rgb, size), None
+    coded = grouping.reduced(plan, (rgb.shape[0], rgb.shape[1]), size)
+    if len(plan.groups) == 1:
+        return pixels.reduce(rgb, size), coded
+    return reduction.reduce(rgb, size, plan.ids, coded.ids), coded
+
+
 def _default_base_quality(
     model: Model, tasks: Sequence[TaskInfo], reduced: bool, adapted: bool
 ) -> float:
@@ -228,6 +259,8 @@ def _levels(tasks: Sequence[TaskInfo], options: EncodeOptions, usual_base: float
     from vcmcodec.profiles.scene import DEFAULT_QUALITY, Levels
 
     asked = {info.task for info in tasks}
+    if TaskId.HUMAN not in asked:
+        return Levels(_only_level(options, usual_base), None)
     quality = DEFAULT_QUALITY if options.quality is None else options.quality
     people = rate_level("quality", quality)
     if options.base_quality is not None:
@@ -236,13 +269,26 @@ def _levels(tasks: Sequence[TaskInfo], options: EncodeOptions, usual_base: float
         base = people
     else:
         base = min(rate_level("base quality", usual_base), people)
-    if TaskId.HUMAN not in asked:
-        return Levels(base, None)
     if base > people:
         raise RequestError(
             f"base quality {base / 100:g} is above the picture's quality {people / 100:g}"
         )
     return Levels(base, people)
+
+
+def _only_level(options: EncodeOptions, usual: float) -> int:
+    """The level of a file for machines alone, whose only layer is the base.
+
+    Raises:
+        RequestError: two are given.
+    """
+    if options.base_quality is not None:
+        if options.quality is not None:
+            raise RequestError(
+                "a file for machines alone has one quality: give quality or base quality, not both"
+            )
+        return rate_level("base quality", options.base_quality)
+    return rate_level("quality", usual if options.quality is None else options.quality)
 
 
 def _search(
@@ -254,10 +300,7 @@ def _search(
 
     def at(level: int) -> Encoded:
         changed = dataclasses.replace(options, quality=level / 100)
-        found = _levels(tasks, changed, usual_base)
-        if found.people is None and options.base_quality is None:
-            found = dataclasses.replace(found, base=level)
-        result: Encoded = finish(found, pieces)
+        result: Encoded = finish(_levels(tasks, changed, usual_base), pieces)
         return result
 
     low = 0
@@ -277,13 +320,13 @@ def _header(
         layers += [LayerInfo(layer, levels.people) for layer in (LayerId.MID, LayerId.FULL)]
     coded = CodedSize(*source.rgb.shape[:2])
     return Header(
-        profile=catalogue.profile("scene").id,
+        profile=ProfileId.SCENE,
         fingerprint=model.fingerprint,
         width=picture.width,
         height=picture.height,
         grey=picture.grey,
         tile=source.tile,
-        coder=CoderId.RANS_16,
+        coder=CODERS[ProfileId.SCENE],
         tasks=tasks,
         layers=tuple(layers),
         groups=group_table(plan),

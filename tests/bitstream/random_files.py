@@ -10,9 +10,12 @@ from vcmcodec.bitstream import icc
 from vcmcodec.bitstream.constants import CoderId, Kind, LayerId, ProfileId, TaskId
 from vcmcodec.bitstream.container import Substream, write
 from vcmcodec.bitstream.header import Box, Group, Header, LayerInfo, TaskInfo
-from vcmcodec.bitstream.parameters import CodedSize
+from vcmcodec.bitstream.parameters import CodedSize, FeatureParameters
+from vcmcodec.bitstream.profile_rules import CODERS
 
 UNKNOWN_ANCILLARY = 0x2A
+# Those that may have several layers more often: many tests are about layers.
+_PROFILES = (*[ProfileId.SCENE, ProfileId.BOTTLENECK] * 3, ProfileId.PYRAMID, ProfileId.SEMANTIC)
 PAYLOAD = st.binary(max_size=40)
 
 
@@ -52,16 +55,35 @@ def groups_of_a_grid(draw, rows: int, columns: int) -> tuple[tuple[Group, ...], 
 
 
 @st.composite
+def feature_parameters(draw) -> bytes:
+    split = draw(
+        st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=16)
+    )
+    return FeatureParameters(split, *(draw(st.integers(1, 4096)) for _ in range(2))).pack()
+
+
+@st.composite
+def rated_layers(draw, profile: ProfileId) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Layers that a profile allows, and their rate levels."""
+    base = draw(st.integers(0, 10_000))
+    if profile in (ProfileId.PYRAMID, ProfileId.SEMANTIC):
+        return (0,), (base,)
+    layers = draw(st.sampled_from([(0,), (0, 1), (0, 1, 2), (0, 2)]))
+    people = draw(st.integers(base, 10_000)) if profile == ProfileId.SCENE else base
+    return layers, tuple(people if layer else base for layer in layers)
+
+
+@st.composite
 def headers(draw) -> tuple[Header, tuple[int, ...]]:
     width, height = draw(st.integers(1, 90)), draw(st.integers(1, 90))
-    profile = draw(st.sampled_from(ProfileId))
+    profile = draw(st.sampled_from(_PROFILES))
     coded = CodedSize(height, width)
-    parameters = b"" if profile == ProfileId.SCENE else draw(st.binary(max_size=64))
+    parameters = b"" if profile == ProfileId.SCENE else draw(feature_parameters())
     if profile == ProfileId.SCENE and draw(st.booleans()):
         coded = CodedSize(draw(st.integers(1, height)), draw(st.integers(1, width)))
         parameters = coded.pack()
     groups, labels = draw(groups_of_a_grid(-(-coded.height // 16), -(-coded.width // 16)))
-    layers = draw(st.sampled_from([(0,), (0, 1), (0, 1, 2), (0, 2)]))
+    layers, rates = draw(rated_layers(profile))
     tasks = draw(st.dictionaries(st.sampled_from([0, 1, 2, 3, 77]), st.sampled_from(layers)))
     minor = draw(st.sampled_from([0, 0, 0, 4]))
     header = Header(
@@ -70,13 +92,13 @@ def headers(draw) -> tuple[Header, tuple[int, ...]]:
         width=width,
         height=height,
         grey=draw(st.booleans()),
-        tile=draw(st.sampled_from([0, 0, 2, 5])),
-        coder=CoderId.RANS_16,
+        tile=draw(st.sampled_from([0, 0, 2, 5])) if profile == ProfileId.SCENE else 0,
+        coder=CODERS[profile],
         tasks=tuple(
             TaskInfo(TaskId(task) if task < 4 else task, LayerId(tasks[task]))
             for task in sorted(tasks)
         ),
-        layers=tuple(LayerInfo(LayerId(layer), draw(st.integers(0, 10_000))) for layer in layers),
+        layers=tuple(map(LayerInfo, map(LayerId, layers), rates)),
         groups=groups,
         parameters=parameters,
         version=(1, minor),
@@ -104,7 +126,7 @@ def made_files(draw) -> MadeFile:
         if layer == LayerId.MID and draw(st.booleans()):
             profile = icc.compress(b"p" + draw(PAYLOAD))
             parts.append(Substream(Kind.ICC, layer, 0, profile))
-            parts.append(Substream(Kind.TEXT, layer, 0, draw(PAYLOAD)))
+            parts.append(Substream(Kind.TEXT, layer, 0, draw(st.text(max_size=12)).encode()))
     if header.groups:
         parts.append(Substream(Kind.GROUP_MAP, LayerId.BASE, 0, draw(PAYLOAD)))
     return MadeFile(header, tuple(draw(st.permutations(parts))), labels)

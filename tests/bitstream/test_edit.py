@@ -175,6 +175,20 @@ def test_every_damaged_substream_is_named():
     assert "latent of layer base, group 9" in (report.findings[2].problem or "")
 
 
+def test_text_that_is_no_text_is_named():
+    container = Container.read(street())
+    parts = [
+        Substream(e.kind, e.layer, e.group, data)
+        for e, data in container.fetch(container.entries).items()
+    ]
+    for text, ok in ((b"title=\xc3\xa9\n", True), (b"", True), (b"title=\xe9", False)):
+        data = write(container.header, [*parts, Substream(Kind.TEXT, LayerId.MID, 0, text)])
+        report = edit.verify(data)
+        assert report.ok is ok
+        problems = [(f.kind, f.problem) for f in report.findings if f.problem]
+        assert problems == [("text", "text: byte 6 of it is not UTF-8")] * (not ok)
+
+
 def test_a_cut_off_file_is_reported_not_raised():
     report = edit.verify(street()[:-1600])
     assert not report.ok

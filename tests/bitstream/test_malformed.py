@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 from random_files import plain_header
 
-from vcmcodec.bitstream.constants import Kind, LayerId, TaskId
+from vcmcodec.bitstream.constants import CoderId, Kind, LayerId, TaskId
 from vcmcodec.bitstream.container import Container, Substream, write
 from vcmcodec.bitstream.header import Box, Group, LayerInfo, TaskInfo
 from vcmcodec.errors import FormatError, LimitError, RequestError, UnsupportedError
@@ -66,8 +66,17 @@ class Raw:
 MAP = entry(0x80, length=b"\x00", crc=b"\0\0\0\0")
 TWO_GROUPS = b"\x02" + group(4, box=(0, 0, 2, 2), cells=4) + group(9, box=(2, 0, 1, 2), cells=2)
 EACH = MAP + entry(group=4) + entry(group=9)
+FEATURES = b"\x05\x02p3\x20\x30"  # split point p3, scaled to 48 x 32 pixels
+PYRAMID = Raw(profile=b"\x02", parameters=FEATURES, layers=b"\x01\x00\x07")
+BOTTLENECK = Raw(
+    profile=b"\x03", coder=b"\x02", parameters=FEATURES, layers=b"\x02\x00\x07\x01\x07"
+)
 LEGAL = {
     "plain": Raw(),
+    "people's level above the base's": Raw(layers=b"\x03\x00\x01\x01\x02\x02\x02"),
+    "pyramid": PYRAMID,
+    "semantic": replace(PYRAMID, profile=b"\x04"),
+    "bottleneck": BOTTLENECK,
     "grey": Raw(flags=b"\x01"),
     "later minor version": Raw(version=b"\x01\x09", extra=b"new"),
     "unknown task": Raw(tasks=b"\x01\xc8\x00"),
@@ -135,6 +144,52 @@ ILLEGAL = {
     "layers descend": (Raw(layers=b"\x02\x01\x00\x00\x00"), FormatError, "layers"),
     "a layer twice": (Raw(layers=b"\x02\x00\x00\x00\x01"), FormatError, "layers"),
     "unknown layer": (Raw(layers=b"\x02\x00\x00\x03\x00"), UnsupportedError, "layer 3"),
+    "coder of another profile": (Raw(coder=b"\x02"), FormatError, "coder: range_static does not"),
+    "coder of features": (replace(PYRAMID, coder=b"\x02"), FormatError, "coder: range_static"),
+    "coder of a bottleneck": (replace(BOTTLENECK, coder=b"\x01"), FormatError, "coder: rans_16"),
+    "mid below base": (Raw(layers=b"\x02\x00\x02\x01\x01"), FormatError, "layers[1].rate_level"),
+    "full below base": (Raw(layers=b"\x02\x00\x02\x02\x01"), FormatError, "below that of the"),
+    "full unlike mid": (
+        Raw(layers=b"\x03\x00\x01\x01\x02\x02\x03"),
+        FormatError,
+        "layers[2].rate_level: 3 is not",
+    ),
+    "unequal levels of features": (
+        replace(BOTTLENECK, layers=b"\x02\x00\x07\x01\x08"),
+        FormatError,
+        "layers[1].rate_level",
+    ),
+    "a second layer of a pyramid": (
+        replace(PYRAMID, layers=b"\x02\x00\x07\x01\x07"),
+        FormatError,
+        "layers[1].layer: the",
+    ),
+    "tiled features": (
+        replace(PYRAMID, tile=b"\x02", directory=b"\x01" + entry(tile=b"\x00")),
+        FormatError,
+        "tile: 2 is not 0",
+    ),
+    "features of nowhere": (replace(PYRAMID, parameters=b"\x00"), FormatError, "parameters: do"),
+    "features of half a size": (
+        replace(PYRAMID, parameters=b"\x04\x02p3\x20"),
+        FormatError,
+        "parameters: do not say",
+    ),
+    "features of no name": (
+        replace(PYRAMID, parameters=b"\x05\x02p\x20\x20\x30"),
+        FormatError,
+        "parameters: do not say",
+    ),
+    "bytes behind a pyramid's parameters": (
+        replace(PYRAMID, parameters=b"\x09" + FEATURES[1:] + b"junk"),
+        FormatError,
+        "parameters: 4 bytes more",
+    ),
+    "bytes behind a bottleneck's parameters": (
+        replace(BOTTLENECK, parameters=b"\x06" + FEATURES[1:] + b"x"),
+        FormatError,
+        "parameters: 1 bytes more",
+    ),
     "rate level": (Raw(layers=b"\x01\x00\x91\x4e"), FormatError, "layers[0].rate_level"),
     "257 groups": (Raw(groups=b"\x81\x02"), FormatError, "groups"),
     "more groups than bytes": (Raw(groups=b"\x60"), FormatError, "groups["),
@@ -303,6 +358,9 @@ WRONG_HEADERS = {
     "tile": {"tile": -1},
     "parameters": {"parameters": bytes(65)},
     "major": {"version": (2, 0)},
+    "profile": {"profile": 99},
+    "coder": {"coder": CoderId.RANGE_STATIC},
+    "layers[1].rate_level": {"layers": (LayerInfo(LayerId.BASE, 2), LayerInfo(LayerId.MID, 1))},
     "extra": {"extra": b"x"},
     "layers": {"layers": ()},
     "layers[0].rate_level": {"layers": (LayerInfo(LayerId.BASE, 10_001),)},

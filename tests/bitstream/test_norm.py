@@ -12,6 +12,7 @@ from vcmcodec.bitstream import constants
 from vcmcodec.bitstream.constants import CoderId, Kind, LayerId, ProfileId, TaskId
 from vcmcodec.bitstream.container import Container, Substream, write
 from vcmcodec.bitstream.limits import Limits
+from vcmcodec.bitstream.profile_rules import CODERS
 
 NORM = (Path(__file__).parents[2] / "formats" / "vcm-1.md").read_text(encoding="utf-8")
 
@@ -41,6 +42,15 @@ def test_signature_and_version():
 def test_ids(column, ids):
     stated = {int(row[0]): row[column] for row in table("| number |") if row[column]}
     assert stated == {member.value: member.name.lower() for member in ids}
+
+
+def test_coders_of_the_profiles():
+    [others, last] = re.findall(
+        r"The coder of (.*?)\sis `rans_16`, that of (.*?)\sis `range_static`", NORM, re.DOTALL
+    )[0]
+    stated = dict.fromkeys(re.findall(r"`(\w+)`", others), "rans_16")
+    stated |= dict.fromkeys(re.findall(r"`(\w+)`", last), "range_static")
+    assert stated == {p.name.lower(): coder.name.lower() for p, coder in CODERS.items()}
 
 
 def test_kinds():

@@ -33,9 +33,11 @@ def whole(picture, mask):
     return vcmcodec.encode(picture, quality=60, groups=mask, digest=True)
 
 
-def test_encode_for_a_task_is_extract_by_that_task(picture, mask, whole):
+def test_encode_for_a_task_is_extract_by_that_task_at_the_same_base_quality(picture, mask, whole):
+    with vcmcodec.open(whole) as reader:
+        base = reader.header.layers[0].rate_level / 100
     for_task = vcmcodec.encode(
-        picture, quality=60, groups=mask, digest=True, tasks=["detection"], longer_side=0
+        picture, base_quality=base, groups=mask, digest=True, tasks=["detection"], longer_side=0
     )
     assert edit.extract(whole, tasks=["detection"]) == for_task
     assert edit.merge([for_task, edit.extract(whole, layers=["mid", "full"])]) == whole

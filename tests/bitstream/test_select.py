@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from random_files import CountingSource, MadeFile, layered_file, made_files, plain_header
 
-from vcmcodec.bitstream.constants import Kind, LayerId, TaskId
+from vcmcodec.bitstream.constants import Kind, LayerId, ProfileId, TaskId
 from vcmcodec.bitstream.container import Container, Substream, write
 from vcmcodec.bitstream.describe import describe
+from vcmcodec.bitstream.parameters import FeatureParameters
 from vcmcodec.bitstream.select import group_ids, merge, select
 from vcmcodec.errors import FormatError, RequestError, TruncatedError
 
@@ -173,7 +174,7 @@ def test_groups_are_named_by_id_or_label():
 
 CHANGES = {
     "version": {"version": (1, 1)},
-    "profile": {"profile": 2},
+    "profile": {"profile": ProfileId.PYRAMID, "parameters": FeatureParameters("p3", 9, 9).pack()},
     "fingerprint": {"fingerprint": b"12345678"},
     "width": {"width": 767},
     "height": {"height": 511},

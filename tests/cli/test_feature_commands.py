@@ -139,3 +139,11 @@ def test_one_clear_error(
     ran = vcm(*arguments)
     assert ran.code == code
     assert said in ran.stderr
+
+
+def test_what_a_picture_lost_before_its_features_were_taken_is_said(
+    pictures: Path, vcm: Run
+) -> None:
+    Image.fromarray(astronaut(96, 128)).convert("CMYK").save(pictures / "print.tif")
+    ran = vcm("features", pictures / "print.tif", "-o", "f.safetensors", "--json")
+    assert facts(ran.lines[0])["warnings"]

@@ -79,6 +79,10 @@ def test_rd_as_json_is_nothing_but_json(folder: Path) -> None:
         (("speed", "--json", "photo.png"), "ends in .json"),
         (("rd", "nowhere"), "nowhere"),
         (("scale", "--megapixels", "two"), "numbers separated by commas"),
+        (("speed", "--quality", "900"), "900"),
+        (("speed", "--quality", "nan"), "nan"),
+        (("rd", ".", "--plot", "curves.gif"), ".png or .svg"),
+        (("rd", ".", "--html", "/dev/null/page.html"), "cannot be written"),
     ],
 )
 def test_wrong_usage_is_told(arguments: tuple[str, ...], words: str) -> None:

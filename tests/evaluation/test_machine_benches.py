@@ -92,7 +92,6 @@ def test_scores_are_of_what_lies_inside_groups(
     assert result.whole.by_class["person"][0] == pytest.approx(100)
     assert result.part.map50 == pytest.approx(50)
     assert result.kept == pytest.approx(50)
-    assert result.bits_share == pytest.approx(100 * result.part_bytes / result.whole_bytes)
 
 
 def test_margins_keep_more_cells_and_together_saves_bytes(labelled: LabelledSet) -> None:
@@ -115,6 +114,20 @@ def test_groups_may_be_what_the_network_finds(
     result = objects_only.run(labelled, settings)
     assert (result.pictures, result.skipped) == (3, 0)  # of any picture that is not all dog
     assert result.kept_cells == pytest.approx(100 * (6 + 6 + 4) / (70 + 70 + 12))
+
+
+def test_files_with_groups_are_adapted_as_the_tasks_model_asks_unless_told_otherwise(
+    labelled: LabelledSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(install(tmp_path / "adapting", effort=2)))
+    settings = [
+        objects_only.ObjectsOnlySettings(base_quality=30, effort=effort) for effort in (None, 2, 0)
+    ]
+    usual, asked, plain = (objects_only.run(labelled, one) for one in settings)
+    assert usual.settings.effort == 2
+    assert usual.whole_bytes == asked.whole_bytes != plain.whole_bytes
+    assert usual.plain_bytes == asked.plain_bytes != plain.plain_bytes
+    assert "effort 2" in objects_only.tables(usual)[0].notes[0]
 
 
 def test_a_set_without_groups_says_so(labelled: LabelledSet, tmp_path: Path) -> None:

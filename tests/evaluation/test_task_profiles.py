@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -247,7 +248,7 @@ def test_raw_bytes_are_those_that_cross_the_split_point(
     points = split_points(network.model.network.config)
     for name, split in (("pyramid", "fpn"), ("bottleneck-fpn", "fpn"), ("bottleneck-c4", "c4")):
         one = kept[f"vcm {name}"]
-        assert one.raw_bytes == 4 * points[split].num_values(*sides)
+        assert one.raw_bytes == 4 * sum(map(math.prod, points[split].shapes(*sides).values()))
         assert one.setting == 100
         assert one.ratio.value == pytest.approx(one.raw_bytes / one.num_bytes)
         assert one.ratio.value > 1

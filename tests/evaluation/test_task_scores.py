@@ -165,3 +165,50 @@ def test_labels_that_are_wrong_are_named(tmp_path: Path) -> None:
     (tmp_path / "5.png").unlink()
     with pytest.raises(PictureError, match=r"5\.png"):
         list(labelled.pictures())
+
+
+IMAGE = {"id": 1, "file_name": "a.png", "width": 4, "height": 4}
+OBJECT = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2]}
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations", "said"),
+    [
+        ([], [], "names no picture"),
+        ("x", [], r"images\[0\] is not an object"),
+        ([IMAGE, IMAGE], [], "same id"),
+        ([IMAGE | {"width": None}], [], r"images\[0\] has no width"),
+        ([IMAGE | {"height": 0}], [], r"images\[0\] has no pixels"),
+        ([IMAGE], ["x"], r"annotations\[0\] is not an object"),
+        ([IMAGE], [OBJECT | {"bbox": None}], r"annotations\[0\] has no bbox"),
+        ([IMAGE], [OBJECT | {"bbox": "abcd"}], r"annotations\[0\].bbox is not"),
+        ([IMAGE], [OBJECT | {"bbox": [0, 0, -1, 2]}], r"annotations\[0\].bbox is no box"),
+        ([IMAGE], [OBJECT, OBJECT | {"category_id": 9}], r"annotations\[1\] is of category 9"),
+    ],
+)
+def test_damaged_labels_are_refused_in_one_line(
+    images: object, annotations: object, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.json"
+    names = [{"id": 1, "name": "cat"}]
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": names}))
+    with pytest.raises(RequestError, match=said) as caught:
+        LabelledSet(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_may_know_more_than_the_labels(tmp_path: Path) -> None:
+    """What it found beyond them ended in a ValueError."""
+    path = write_set(tmp_path)
+    coco = json.loads(path.read_text())
+    kept = [c for c in coco["categories"] if c["name"] == "cat"]
+    coco["categories"] = [kept[0] | {"name": "Cat"}]
+    coco["annotations"] = [a for a in coco["annotations"] if a["category_id"] == kept[0]["id"]]
+    path.write_text(json.dumps(coco))
+    labelled = LabelledSet(path)
+    (scores,) = vision_bench.run(labelled, [("oracle", Oracle())], threads=()).scores  # type: ignore[list-item]
+    assert scores.detection is not None
+    assert scores.detection.by_class.keys() == {"Cat"}
+    assert scores.detection.by_class["Cat"][0] == pytest.approx(100)
+    found = vision_bench.predict_all(labelled, Oracle(), lambda line: None)  # type: ignore[arg-type]
+    failures.contact_sheet(labelled, found.predictions, count=2, columns=2)

@@ -4,7 +4,7 @@
 
 reads FOLDER/given.npz (a latent and a hyper-latent, in integers) and FOLDER/*.vcm, and writes
 FOLDER/NAME.json: fingerprints of all means, table indexes and symbols for every combination of
-threads, batch size and oneDNN on and off, by the model's integer networks and by float ones.
+threads, batch size and oneDNN on and off.
 """
 
 from __future__ import annotations
@@ -13,21 +13,18 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vcmcodec.codec import decode, encode
 from vcmcodec.codec import open as open_file
 from vcmcodec.models import load_model
 from vcmcodec.nn.gain import Level
-from vcmcodec.nn.integer import VALUE_UNIT, IntegerLinear
+from vcmcodec.nn.integer import VALUE_UNIT
 from vcmcodec.nn.latent_model import LatentModel
 from vcmcodec.nn.model_tensors import Model
 from vcmcodec.nn.picture_codec import cell_grid
@@ -78,25 +75,6 @@ def traverse(
     return coder.hash.hexdigest()
 
 
-def float_forward(self: IntegerLinear, x: Tensor) -> Tensor:
-    """The layer as usual networks have it: nothing is rounded."""
-    weight, bias = self.float_weight, self.float_bias  # type: ignore[attr-defined]
-    return F.linear(x, weight, bias).clamp(self.low, self.limit)
-
-
-@contextmanager
-def float_networks(model: Model) -> Iterator[None]:
-    """Networks with weights between the integers instead."""
-    random = torch.Generator().manual_seed(11)
-    for module in model.codec.entropy.modules():
-        if isinstance(module, IntegerLinear):
-            noise = torch.rand(module.weight.shape, generator=random) - 0.5
-            module.float_weight = (module.weight + noise) * 2.0**-module.shift
-            module.float_bias = module.bias.clone()
-    with mock.patch.object(IntegerLinear, "forward", float_forward):
-        yield
-
-
 def combinations(model: Model, given: dict[str, np.ndarray]) -> dict[str, str]:
     """Fingerprints by threads, batch and oneDNN."""
     base = model.codec.latent.base_channels
@@ -136,8 +114,6 @@ def main(folder: Path, name: str) -> None:
     found: dict[str, object] = {"capability": torch.backends.cpu.get_cpu_capability()}
     with torch.inference_mode():
         found["integer"] = combinations(model, given)
-        with float_networks(model):
-            found["float"] = combinations(model, given)
     found["decoded"] = {p.name: decoded_values(model, p) for p in sorted(folder.glob("*.vcm"))}
     np.save(folder / f"{name}.npy", np.asarray(decode(folder / "file.vcm")))
     made = encode(given["picture"], quality=70, digest=True)

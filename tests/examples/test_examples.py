@@ -164,6 +164,26 @@ def test_a_file_of_which_nobody_knows_who_is_in_it_is_not_copied(
     assert {path.name for path in (tmp_path / "public").iterdir()} == {"cup.vcm", "portrait.vcm"}
 
 
+def test_a_copy_for_machines_does_not_depend_on_who_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a picture that is reduced, by a model that adapts what has no groups."""
+    weights = task_models.install(tmp_path / "weights", longer_side=96, coded_side=80, effort=2)
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(weights))
+    (tmp_path / "archive").mkdir()
+    left, top, width, height = BOXES[0]["box"]  # type: ignore[misc]
+    other = astronaut()
+    other[top : top + height, left : left + width] = (255, 0, 255)
+    for name, rgb in (("one", astronaut()), ("other", other)):
+        whole = vcmcodec.encode(rgb, tasks=["detection"], groups=BOXES)
+        (tmp_path / "archive" / f"{name}.vcm").write_bytes(whole)
+    done = run("private_copies", tmp_path / "archive", tmp_path / "public")
+    assert done.exit_code == 0, done.output
+    one, two = ((tmp_path / "public" / f"{name}.vcm").read_bytes() for name in ("one", "other"))
+    assert one == two
+    assert np.asarray(vcmcodec.decode(one))[..., 3].any()
+
+
 # ---- camera.py and server.py
 
 

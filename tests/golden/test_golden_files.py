@@ -159,6 +159,26 @@ def _coded_larger() -> bytes:
     return _sealed(bytes(file))
 
 
+def _header_replaced(old: bytes, new: bytes) -> bytes:
+    """Other bytes of equal number at a place in the header that occurs once."""
+    file = _whole()
+    front = file[: _header_end(file) - 4]
+    assert front.count(old) == 1
+    assert len(old) == len(new)
+    return _sealed(front.replace(old, new) + file[len(front) :])
+
+
+def _levels(base: int, mid: int, full: int) -> bytes:
+    """The table of layers: rate levels in two bytes each."""
+    return b"\x03" + b"".join(
+        bytes((layer, level & 0x7F | 0x80, level >> 7))
+        for layer, level in enumerate((base, mid, full))
+    )
+
+
+_SIZE = bytes((128, 1, 96, 0))  # 128 x 96 pixels, not tiled; the coder follows
+_RATES = _levels(5000, 6000, 6000)
+
 REFUSED: dict[str, tuple[Callable[[], bytes], type[Exception]]] = {
     "signature--line-ends-changed": (lambda: _whole().replace(b"\r\n", b"\n", 1), FormatError),
     "signature--seven-bits": (lambda: _changed(0, 0x09), FormatError),
@@ -169,6 +189,15 @@ REFUSED: dict[str, tuple[Callable[[], bytes], type[Exception]]] = {
     "profile--unknown": (lambda: _sealed(_changed(_flags_at() - 1, 99)), UnsupportedError),
     "flags--reserved-bit": (lambda: _sealed(_changed(_flags_at(), 0x80)), FormatError),
     "parameters--coded-larger": (_coded_larger, FormatError),
+    "coder--of-another-profile": (
+        lambda: _header_replaced(_SIZE + b"\x01", _SIZE + b"\x02"), FormatError,
+    ),
+    "layers--mid-below-base": (
+        lambda: _header_replaced(_RATES, _levels(5000, 4999, 4999)), FormatError,
+    ),
+    "layers--full-unlike-mid": (
+        lambda: _header_replaced(_RATES, _levels(5000, 6000, 6001)), FormatError,
+    ),
     "header_crc32--one-bit": (lambda: _changed(_flags_at() + 3, 0x55), FormatError),
     "header--cut-off": (lambda: _whole()[:40], FormatError),
     "substreams--bytes-behind": (lambda: _whole() + b"\0", FormatError),

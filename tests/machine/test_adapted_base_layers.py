@@ -9,7 +9,7 @@ from PIL import Image
 
 from photographs import photograph, whole
 from task_models import install
-from vcmcodec import adaptation, edit, machine, models, pretrained
+from vcmcodec import adaptation, edit, machine, models, pretrained, scene_codec
 from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.describe import describe
 from vcmcodec.codec import EncodeOptions, decode, encode, encode_picture
@@ -170,16 +170,66 @@ def test_an_adapted_base_is_not_completed_by_the_layers_of_another() -> None:
             edit.merge(parts)
 
 
-@pytest.mark.usefixtures("small")
-def test_groups_stay_apart() -> None:
+def two_groups() -> Pixels:
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[60:150, 80:200] = 9
-    data = encode(picture(), tasks=["detection"], groups=mask)
-    part = edit.extract(data, groups=[9])
-    with Reader(data) as one, Reader(part) as other:
+    return mask
+
+
+def made(**asked: object) -> tuple[bytes, tuple[str, ...]]:
+    encoded = encode_picture(
+        picture(),
+        EncodeOptions(tasks=["detection"], **{k: v for k, v in asked.items() if k != "groups"}),  # type: ignore[arg-type]
+        groups=asked.get("groups"),  # type: ignore[arg-type]
+    )
+    return encoded.data, encoded.warnings
+
+
+@pytest.mark.usefixtures("small")
+def test_groups_are_not_adapted_unasked() -> None:
+    """They were, together: what was coded of one depended on what the others show."""
+    mask = two_groups()
+    assert made(groups=mask) == made(groups=mask, effort=0)
+    assert (
+        encode_picture(picture(), EncodeOptions(tasks=["detection"]), groups=mask)
+        .header.layers[0]
+        .rate_level
+        == 3000
+    )  # what a file that is not adapted needs
+    one = np.full((HEIGHT, WIDTH), 7, np.uint8)
+    assert made(groups=one)[0] != made(groups=one, effort=0)[0]
+    assert made(groups=one) == made(groups=one, effort=3)
+    assert made(groups=one)[1] == ()
+
+
+@pytest.mark.usefixtures("small")
+def test_groups_are_adapted_together_where_that_is_asked_for_and_it_is_said() -> None:
+    mask = two_groups()
+    whole, notes = made(groups=mask, effort=2)
+    assert notes == (scene_codec.ADAPTED_TOGETHER,)
+    assert whole != made(groups=mask, effort=0, base_quality=12)[0]
+    with Reader(whole) as one, Reader(edit.extract(whole, groups=[9])) as other:
         every, some = one.latent(), other.latent()
     assert torch.equal(every.latent[some.present], some.latent[some.present])
-    assert machine.analyze(part, score=0.05).label_map is not None
+
+
+@pytest.mark.usefixtures("small")
+def test_a_group_that_vanishes_is_not_looked_at_either() -> None:
+    cells = np.zeros((13, 17), np.uint8)
+    cells[2, 2] = 3
+    data, notes = made(groups=cells, longer_side=44)
+    assert (data, notes) == made(groups=cells, longer_side=44, effort=0)
+    assert scene_codec.ADAPTED_TOGETHER in made(groups=cells, longer_side=44, effort=1)[1]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("effort", [None, 2])
+def test_a_wanted_size_with_groups_says_so_only_where_it_is_adapted(effort: int | None) -> None:
+    data, notes = made(groups=two_groups(), target_size=1500, effort=effort)
+    plain = made(groups=two_groups(), target_size=1500, effort=0)
+    assert len(data) <= 1500
+    assert notes == (() if data == plain[0] else (scene_codec.ADAPTED_TOGETHER,))
+    assert (data == plain[0]) == (effort is None)
 
 
 @pytest.mark.usefixtures("small")

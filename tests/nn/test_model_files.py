@@ -182,6 +182,48 @@ def test_weights_beyond_eight_bits_are_not_loaded(packed: Packed) -> None:
         unpack(*resealed(packed, name, weight))
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (-1, 128, "not within 0..127"),
+        (slice(None), 10**6, "not within 0..127"),
+        (0, -1, "not within 0..127"),
+        (2000, 3, "falls"),
+        (-1, 0, "falls"),
+    ],
+)
+def test_a_companding_table_that_the_proof_does_not_cover_is_not_loaded(
+    packed: Packed, place: int | slice, value: int, words: str
+) -> None:
+    """Its entries enter sums whose bound assumes that no input is larger than 127."""
+    name = "entropy.companding"
+    table = packed[0][name].to(torch.int32)
+    table[place] = value
+    with pytest.raises(WeightsError, match=f"companding: .*{words}"):
+        unpack(*resealed(packed, name, table))
+
+
+def test_a_companding_table_within_the_proof_is_loaded(packed: Packed) -> None:
+    name = "entropy.companding"
+    for table in (torch.zeros(4096), torch.full((4096,), 127)):
+        unpack(*resealed(packed, name, table.to(torch.int32)))
+
+
+@pytest.mark.parametrize("size", [0, 4095, 4097])
+def test_a_companding_table_of_another_length_is_not_loaded(packed: Packed, size: int) -> None:
+    name = "entropy.companding"
+    with pytest.raises(WeightsError, match="companding"):
+        unpack(*resealed(packed, name, torch.full((size,), 5)))
+
+
+def test_a_companding_table_that_the_proof_does_not_cover_is_not_saved() -> None:
+    codec = tiny_codec()
+    codec.entropy.freeze()
+    codec.entropy.companding[-1] = 128
+    with pytest.raises(WeightsError, match=r"companding: .*not within 0..127"):
+        pack(codec, tiny_tables())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("part", "value"), [("weight", -1), ("share", 129), ("own", 129)])
 def test_a_guess_beyond_its_range_is_not_loaded(packed: Packed, part: str, value: int) -> None:
     name = f"entropy.guess.{part}"

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pytest
 
-from photographs import astronaut, pixels_of, rewritten, substreams
+from photographs import astronaut, photograph, pixels_of, rewritten, substreams
 from vcmcodec import edit
-from vcmcodec.bitstream.constants import Kind, LayerId
+from vcmcodec.bitstream.constants import FIRST_READ_BYTES, Kind, LayerId
 from vcmcodec.bitstream.container import Container, Entry, Substream, write
 from vcmcodec.codec import decode, encode
 from vcmcodec.codec import open as open_file
 from vcmcodec.errors import FormatError, TruncatedError, VcmError
+from vcmcodec.sources import Openable
 
 HEIGHT, WIDTH = 70, 90
 CELLS = np.array([[0, 0, 0, 1, 1, 1], [0, 0, 2, 2, 1, 1], [0, 2, 2, 2, 0, 1], [0, 0, 2, 0, 0, 0],
@@ -104,21 +107,84 @@ def test_a_cut_file_still_serves_single_groups_and_narrow_widths() -> None:
     assert np.array_equal(np.asarray(decode(enough, width=0.5)), picture_at(LayerId.MID))
 
 
-def test_a_cut_source_without_a_size_is_noticed() -> None:
-    data = file()
-    cut = data[: Container.read(data).find(Kind.LATENT, LayerId.FULL)[0].end]
+@cache
+def large_file() -> bytes:
+    """Group map, base, refinement and mid each end behind the first read: a map of many groups."""
+    random = np.random.default_rng(1)
+    cells = random.integers(0, 180, (32, 32)).astype(np.uint8)
+    return encode(photograph("astronaut", 512, 512), quality=75, base_quality=30, groups=cells)
 
-    def far_away(offset: int, length: int) -> bytes:
-        return cut[offset : offset + length]
 
-    with open_file(far_away) as reader:
-        decoded = reader.inspect()
-    assert any("cut off" in note for note in decoded.warnings)
-    assert decoded.layer == LayerId.MID
-    inside = pixels_of(CELLS == 0, HEIGHT, WIDTH)
-    image = np.asarray(decoded.image)
-    assert np.array_equal(image[inside], picture_at(LayerId.FULL)[inside])
-    assert np.array_equal(image[~inside], picture_at(LayerId.MID)[~inside])
+def afar(data: bytes) -> Callable[[int, int], bytes]:
+    """A source that does not know its size."""
+    return lambda offset, length: data[offset : offset + length]
+
+
+class Served:
+    """The same, as an object; `exact` sources are asked for many small ranges."""
+
+    def __init__(self, data: bytes, *, exact: bool) -> None:
+        self.data, self.exact = data, exact
+
+    def get_bytes(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length]
+
+
+def outcome(source: Openable, **asked: Any) -> tuple[object, ...]:
+    """Picture, layer, groups and notes of a decoding, or the error that it ends with."""
+    try:
+        with open_file(source) as reader:
+            decoded = reader.inspect(**asked)
+    except VcmError as error:
+        return type(error), getattr(error, "field", None), str(error)
+    shown = (decoded.image.mode, decoded.image.tobytes())
+    return shown, decoded.layer, decoded.groups, decoded.absent, decoded.warnings
+
+
+def inner_cuts(container: Container) -> dict[str, int]:
+    """A cut within a substream of each kind and layer, all behind the first read."""
+    found = {}
+    for entry in container.entries:
+        middle = (entry.offset + entry.end) // 2
+        if entry.offset < middle and middle > FIRST_READ_BYTES:
+            found.setdefault(f"{Kind(entry.kind).name} {entry.layer.name}", middle)
+    return found
+
+
+def test_a_cut_source_without_a_size_shows_what_one_with_a_size_shows() -> None:
+    """Where it ends is known only once the chosen runs were read: they were chosen too high."""
+    data = large_file()
+    container = Container.read(data)
+    places = inner_cuts(container)
+    assert {"GROUP_MAP BASE", "LATENT BASE", "REFINEMENT MID", "LATENT MID"} <= set(places)
+    for place, length in places.items():
+        cut = data[:length]
+        wanted = outcome(cut)
+        is_needed = place in ("GROUP_MAP BASE", "LATENT BASE")
+        assert (wanted[0] is TruncatedError) == is_needed, place
+        for source in (afar(cut), Served(cut, exact=False), Served(cut, exact=True)):
+            assert outcome(source) == wanted, place
+
+
+def test_a_cut_source_without_a_size_serves_the_groups_that_are_whole() -> None:
+    data = large_file()
+    first, second = Container.read(data).find(Kind.LATENT, LayerId.BASE)[:2]
+    cut = data[: second.end - 1]
+    with open_file(afar(cut)) as reader:
+        decoded = reader.inspect(groups=[first.group])
+    assert decoded.groups == (first.group,)
+    assert decoded.image.tobytes() == decode(data, groups=[first.group], width=0.25).tobytes()
+    with pytest.raises(TruncatedError, match="within the base layer"):
+        decode(afar(cut), groups=[second.group])
+
+
+def test_a_cut_source_without_a_size_gives_machines_no_empty_latent() -> None:
+    data = large_file()
+    for length in (inner_cuts(Container.read(data))[k] for k in ("GROUP_MAP BASE", "LATENT BASE")):
+        with open_file(afar(data[:length])) as reader, pytest.raises(TruncatedError):
+            reader.latent()
+        with open_file(afar(data[:length])) as reader, pytest.raises(TruncatedError):
+            reader.preview()
 
 
 def needs(entry: Entry, groups: tuple[int, ...], layer: LayerId) -> bool:

@@ -11,13 +11,15 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from photographs import Key, grid, photograph, pixels_of, substreams
-from vcmcodec import edit
+from vcmcodec import edit, models, pretrained
 from vcmcodec.bitstream.constants import Kind
 from vcmcodec.bitstream.container import Container
 from vcmcodec.codec import decode, encode
 from vcmcodec.nn import blocks
 from vcmcodec.nn.geometry import GroupGeometry
 from vcmcodec.profiles import scene
+
+SCENE = bytes.fromhex(pretrained.find(profile="scene").fingerprint)
 
 few = settings(
     max_examples=12,
@@ -37,6 +39,7 @@ class Case:
     group: int
     quality: float
     base_quality: float | None
+    machines: bool = False  # the file is for them alone, otherwise as it is written unasked
 
     @property
     def inside(self) -> np.ndarray:
@@ -46,6 +49,8 @@ class Case:
     @property
     def kinds(self) -> set[int]:
         """Kinds of substreams that the group must have."""
+        if self.machines:
+            return {int(Kind.LATENT), int(Kind.DIGEST)}
         base = self.base_quality
         if base is None:
             base = min(scene.DEFAULT_BASE_QUALITY, self.quality)
@@ -55,6 +60,8 @@ class Case:
 
     def encode(self, rgb: np.ndarray) -> bytes:
         quality, base = self.quality, self.base_quality
+        if self.machines:
+            return encode(rgb, tasks=["detection"], quality=quality, groups=self.cells, digest=True)
         return encode(rgb, quality=quality, base_quality=base, groups=self.cells, digest=True)
 
 
@@ -89,7 +96,8 @@ def cases(draw: st.DrawFn) -> Case:
     quality = draw(st.sampled_from([10, 45.5, 100]))
     base = draw(st.sampled_from([None, 0, 10]))
     group = int(draw(st.sampled_from(np.unique(cells).tolist())))
-    return Case(photograph(name, height, width, top, 150), cells, group, quality, base)
+    machines = draw(st.booleans())
+    return Case(photograph(name, height, width, top, 150), cells, group, quality, base, machines)
 
 
 def of_group(file: bytes, group: int) -> dict[Key, bytes]:
@@ -163,6 +171,29 @@ def test_the_groups_that_matter_are_told_apart() -> None:
     for rgb in elsewhere(case):
         assert encode(rgb, quality=60) != encode(case.rgb, quality=60)
         assert of_group(case.encode(rgb), 0) != of_group(base, 0)
+
+
+@pytest.mark.weights
+@pytest.mark.skipif(
+    models.default_effort(SCENE) == 0, reason="the installed tasks model adapts nothing"
+)
+def test_a_file_for_machines_as_it_is_written_unasked_tells_nothing_of_other_groups() -> None:
+    """Reduced by the shipped tasks model's default, which adapts what has one group."""
+    boxes = [
+        {"label": "face", "box": [180, 40, 120, 150]},
+        {"label": "toy", "box": [350, 10, 90, 300]},
+    ]
+    rgb = photograph("astronaut", 512, 512)
+    other = rgb.copy()
+    other[40:190, 180:300] = (0, 255, 0)
+    files = [encode(one, tasks=["detection"], groups=boxes) for one in (rgb, other)]
+    assert Container.read(files[0]).header.coded_size == (416, 416)
+    for group in (0, 2):
+        assert of_group(files[0], group) == of_group(files[1], group)
+    assert of_group(files[0], 1) != of_group(files[1], 1)
+    copies = [edit.extract(file, drop_groups=["face"], redact=True) for file in files]
+    assert copies[0] == copies[1]
+    assert not np.asarray(decode(copies[1]))[40:190, 180:300, 3].any()
 
 
 def test_one_group_costs_what_no_groups_cost() -> None:

@@ -14,12 +14,12 @@ import pyramid_model
 import vcmcodec
 from photographs import astronaut, photograph, rewritten, substreams
 from vcmcodec import edit, feature_codec
-from vcmcodec.bitstream.constants import Kind, LayerId
+from vcmcodec.bitstream.constants import FIRST_READ_BYTES, Kind, LayerId
 from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.bitstream.parameters import FeatureParameters
 from vcmcodec.deep import decode_symbols
-from vcmcodec.errors import FormatError, LimitError, RequestError, WeightsError
+from vcmcodec.errors import FormatError, LimitError, RequestError, TruncatedError, WeightsError
 from vcmcodec.machine import analyze
 from vcmcodec.profiles.features import place_groups
 from vcmcodec.vision import feature_files
@@ -207,6 +207,18 @@ def test_deep_verification_finds_wrong_symbols(found: Features) -> None:
     with pytest.raises(FormatError, match="symbols"):
         vcmcodec.decode_features(wrong)
     assert vcmcodec.decode_features(wrong, groups=[0, 2])
+
+
+def test_a_cut_source_without_a_size_gives_no_empty_features(found: Features) -> None:
+    """What is cut off must be missed whether or not the source knows where it ends."""
+    data = vcmcodec.encode(found, profile="pyramid", quality=100)
+    cut = data[: (FIRST_READ_BYTES + len(data)) // 2]
+    assert len(cut) > FIRST_READ_BYTES
+    for source in (cut, lambda offset, length: cut[offset : offset + length]):
+        with pytest.raises(TruncatedError, match="within the base layer"):
+            vcmcodec.decode_features(source)
+        with pytest.raises(TruncatedError, match="within the base layer"):
+            analyze(source)
 
 
 def test_the_header_says_where_the_network_was_cut(found: Features) -> None:

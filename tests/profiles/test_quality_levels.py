@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from photographs import astronaut, photograph, psnr, substreams
+from vcmcodec import edit
 from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.codec import EncodeOptions, decode, encode, encode_picture
 from vcmcodec.codec import open as open_file
@@ -163,3 +164,27 @@ def test_targets_for_machines_move_the_base() -> None:
         assert 0.9 * target <= len(file) <= target
     with pytest.raises(RequestError, match="cannot both hold"):
         encode(rgb, tasks=["detection"], base_quality=20, target_size=1000)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"quality": "60"}, "quality must be a number"),
+        ({"effort": True}, "effort must be a number"),
+        ({"text": "hello"}, "text must be pairs"),
+        ({"target_bpp": float("inf")}, "a target of inf"),
+        ({"target_bpp": float("nan")}, "a target of nan"),
+        ({"tasks": "seeing"}, "no task seeing"),
+    ],
+)
+def test_options_of_another_kind_are_refused(options: dict[str, object], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        encode(photograph("astronaut", 64, 64), **options)
+
+
+def test_one_task_may_be_named_alone() -> None:
+    rgb = photograph("astronaut", 64, 64)
+    assert encode(rgb, tasks="human") == encode(rgb, tasks=["human"])
+    whole = encode(rgb)
+    assert edit.extract(whole, tasks="detection") == edit.extract(whole, tasks=["detection"])
+    assert edit.extract(whole, layers="base") == edit.extract(whole, layers=["base"])

@@ -11,7 +11,7 @@ from task_models import QUALITIES, install
 from vcmcodec import edit, models, pretrained
 from vcmcodec.bitstream.container import Container
 from vcmcodec.codec import encode
-from vcmcodec.errors import WeightsError
+from vcmcodec.errors import RequestError, WeightsError
 from vcmcodec.profiles.scene import DEFAULT_BASE_QUALITY
 
 SCENE = bytes.fromhex(pretrained.find(profile="scene").fingerprint)
@@ -39,9 +39,32 @@ def test_the_base_is_the_cheapest_that_serves_what_is_asked_for() -> None:
         (None, 30.0),
         (["human"], 60.0),
     ):
-        assert base_of(encode(rgb, tasks=tasks, quality=60)) == wanted, tasks
-    assert base_of(encode(rgb, tasks=["detection"], quality=20)) == 20
-    assert base_of(encode(rgb, tasks=["classification"], base_quality=44)) == 44
+        assert base_of(encode(rgb, tasks=tasks)) == wanted, tasks
+    for tasks, quality, wanted in (
+        (["human", "classification"], 5, 5.0),
+        (["human", "classification"], 80, 10.0),
+        (None, 80, 30.0),
+        (["human"], 80, 80.0),
+    ):
+        assert base_of(encode(rgb, tasks=tasks, quality=quality)) == wanted, tasks
+
+
+@pytest.mark.usefixtures("_installed")
+@pytest.mark.parametrize("longer_side", [None, 0, 80])
+def test_the_quality_of_a_file_for_machines_alone_is_that_of_its_base(
+    longer_side: int | None,
+) -> None:
+    """It lowered the base where it was below the default, and did nothing above."""
+    rgb = astronaut()
+    asked = {"tasks": ["detection"], "longer_side": longer_side}
+    for quality in (0, 20, 60, 80, 100):
+        file = encode(rgb, quality=quality, **asked)  # type: ignore[arg-type]
+        assert base_of(file) == quality
+        assert file == encode(rgb, base_quality=quality, **asked)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="quality or base quality, not both"):
+        encode(rgb, quality=50, base_quality=50, **asked)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"quality 100.5 is outside"):
+        encode(rgb, quality=100.5, **asked)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("_installed")

@@ -183,7 +183,8 @@ def _feature_parameters(header: Header) -> FeatureParameters | None:
 
 def _task_facts(container: Container) -> Iterable[TaskFacts]:
     for info in container.header.tasks:
-        needed = (e for e in container.entries if e.critical and e.layer <= info.layer)
+        up_to = [entry for entry in container.entries if entry.layer <= info.layer]
+        needed = (entry for entry in up_to if entry.critical or entry.kind == Kind.ICC)
         num_bytes = container.header_bytes + _total(needed)
         yield TaskFacts(
             name=task_name(info.task),

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from vcmcodec.bitstream import constants as c
+from vcmcodec.bitstream import profile_rules
 from vcmcodec.bitstream.constants import CoderId, LayerId, ProfileId, TaskId
 from vcmcodec.bitstream.cursor import ByteReader, ByteWriter
 from vcmcodec.bitstream.limits import Limits
@@ -219,7 +220,7 @@ class Header:
 
 
 def check(header: Header, fail: Fail) -> None:
-    """Hold a header against every rule of norm §3 and raise what `fail(field, message)` makes."""
+    """Hold a header against norm §3 and §6; raise what `fail(field, message)` makes."""
     if header.version[0] != c.VERSION[0]:
         raise fail("major", f"{header.version[0]} is not {c.VERSION[0]}")
     if header.extra and header.version <= c.VERSION:
@@ -233,36 +234,9 @@ def check(header: Header, fail: Fail) -> None:
         raise fail("tile", f"{header.tile} is not within 0..{c.MAX_TILE}")
     if len(header.parameters) > c.MAX_PARAMETER_BYTES:
         raise fail("parameters", f"{len(header.parameters)} bytes are more than 64")
-    _check_coded_size(header, fail)
-    _check_tile(header, fail)
     _check_layers(header, fail)
+    profile_rules.check(header, fail)
     _check_groups(header, fail)
-
-
-def _check_coded_size(header: Header, fail: Fail) -> None:
-    if header.profile != ProfileId.SCENE or not header.parameters:
-        return
-    try:
-        size = CodedSize.unpack(header.parameters)
-    except FormatError as error:
-        raise fail("parameters", "are not a coded height and width") from error
-    if not size.fits(header.height, header.width):
-        raise fail(
-            "parameters",
-            f"a picture of {header.width} x {header.height} pixels cannot have been reduced to"
-            f" {size.width} x {size.height}",
-        )
-
-
-def _check_tile(header: Header, fail: Fail) -> None:
-    """A tile is decoded in one piece, so its cells bound what decoding takes."""
-    if header.profile != ProfileId.SCENE:
-        return
-    rows, columns = header.cell_rows, header.cell_columns
-    side = header.tile or max(rows, columns)
-    cells = min(side, rows) * min(side, columns)
-    if cells > c.MAX_TILE_CELLS:
-        raise fail("tile", f"{cells} cells in one piece are more than {c.MAX_TILE_CELLS}")
 
 
 def _check_layers(header: Header, fail: Fail) -> None:

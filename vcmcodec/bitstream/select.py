@@ -117,7 +117,8 @@ def choose(
     """Plan a part of a file, by layers or by tasks, and by groups; None means all.
 
     By tasks, or by layers where they are the lowest of the file: the part's tables are those of a
-    file that was written for this, so it equals that file.  By other layers: the tables stay
+    file that was written for this, so it equals that file, where that has the same coded size and
+    rate levels and was not adapted to a network.  By other layers: the tables stay
     whole, so that `merge` finds in them what the lower part has lost.  By groups: the tables and
     the group map stay whole too.
 

@@ -224,7 +224,7 @@ def _check_extension(option: str, target: Path | None) -> None:
 )
 @click.option(
     "--score",
-    type=click.FloatRange(0, 1),
+    type=options.Finite(0, 1),
     default=0.3,
     show_default=True,
     help="Leave out objects below this score.",
@@ -293,8 +293,9 @@ def command(
 ) -> int:
     r"""Say what is in pictures: objects, classes, areas.
 
-    Of a .vcm file, whole or cut down to its base layer, the base layer alone is read, and no
-    picture is decoded; --draw decodes what there is.
+    Of a .vcm file, whole or cut down to its base layer, the base layer alone is read: large
+    pictures, and reduced ones, are seen through its preview, others straight from the latent.
+    --draw decodes what there is.
 
     \b
       vcm analyze street.jpg

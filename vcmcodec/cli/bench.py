@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from vcmcodec.evaluation.subject import Subject
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of every measurement."""
     command = click.option("-q", "--quiet", is_flag=True, help="No progress.")(command)
-    command = click.option("--model", help="Name of our model.  [default: the profile's]")(command)
+    command = click.option(
+        "--model", metavar="ID", help="Name of our model.  [default: the profile's]"
+    )(command)
     command = click.option(
         "--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads of torch."
     )(command)
@@ -79,8 +80,12 @@ command.add_command(bench_machine.objects_command)
 )
 @click.option("--structure", is_flag=True, help="Also measure what layers and groups cost.")
 @click.option("--groups", type=_FOLDER, help="Group maps for --structure, NAME.png a picture.")
-@click.option("--plot", type=_FILE, help="Write the curves as .png or .svg.")
-@click.option("--html", type=_FILE, help="Write a page with curves, figures and pictures.")
+@click.option(
+    "--plot", type=options.Result(".png", ".svg"), help="Write the curves as .png or .svg."
+)
+@click.option(
+    "--html", type=options.Result(), help="Write a page with curves, figures and pictures."
+)
 @click.option(
     "--html-pictures",
     type=click.IntRange(0),
@@ -126,8 +131,10 @@ def rate_distortion_command(
 
 @command.command("speed", short_help="Time, and multiplications a pixel.")
 @click.argument("picture", required=False, type=click.Path(exists=True, path_type=Path))
-@click.option("--repeats", type=click.IntRange(1), default=7, show_default=True)
-@click.option("--quality", type=float, default=50.0, show_default=True, help="Of the full file.")
+@click.option("--repeats", type=click.IntRange(1), default=7, show_default=True,
+              help="Timed rounds.")  # fmt: skip
+@click.option("--quality", type=options.Finite(0, 100), default=50.0, show_default=True,
+              help="Of the full file, 0 to 100.")  # fmt: skip
 @_shared
 def speed_command(
     *,
@@ -159,8 +166,10 @@ def speed_command(
 
 
 @command.command("scale", short_help="Time and memory over the size of a picture.")
-@click.option("--megapixels", type=options.Numbers(), default="0.4,2,12,100", show_default=True)
-@click.option("--quality", type=float, default=50.0, show_default=True)
+@click.option("--megapixels", type=options.Numbers(), default="0.4,2,12,100", show_default=True,
+              help="Sizes of the pictures.")  # fmt: skip
+@click.option("--quality", type=options.Finite(0, 100), default=50.0, show_default=True,
+              help="Of the file, 0 to 100.")  # fmt: skip
 @_shared
 def scale_command(
     *,
@@ -182,7 +191,8 @@ def scale_command(
 
 
 @command.command("oddities", short_help="Pictures unlike any photograph.")
-@click.option("--quality", type=float, default=60.0, show_default=True)
+@click.option("--quality", type=options.Finite(0, 100), default=60.0, show_default=True,
+              help="Of the files, 0 to 100.")  # fmt: skip
 @_shared
 def oddities_command(
     *, quality: float, threads: int, model: str | None, json_target: str | None, quiet: bool

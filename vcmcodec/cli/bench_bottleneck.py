@@ -22,8 +22,10 @@ from vcmcodec.cli import options
     help="Tasks that the files are written for.",
 )
 @click.option("--model", metavar="ID", help="Bottleneck model.  [default: the installed one]")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True,
+              help="Threads of torch.")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True,
+              help="Timed rounds.")  # fmt: skip
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @options.figures_as_json
 def command(

@@ -95,6 +95,13 @@ def analyze_command(
     help="Pixels by which boxes grow on each side.",
 )
 @click.option("--together", is_flag=True, help="One group for all objects of a picture.")
+@click.option(
+    "--effort",
+    type=click.IntRange(0, 1000),
+    metavar="LOOKS",
+    help="How often the network looks while base layers are adapted to it, all groups together; 0:"
+    " never, as `vcm encode --groups` does unasked.  [default: the tasks model's]",
+)
 @_shared
 def objects_command(
     labels: Path,

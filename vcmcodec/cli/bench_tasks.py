@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vcmcodec.evaluation.task_costs import Costs
     from vcmcodec.evaluation.task_lineup import Plan
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+_RESULT = options.Result()
 _METRICS = {
     "detection": ("mAP50", "mAP"),
     "segmentation": ("mIoU",),
@@ -70,7 +70,7 @@ CODECS = (
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Class names of an .onnx file, one a line.",
 )
-@click.option("--model", help="Name of our model.  [default: the profile's]")
+@click.option("--model", metavar="ID", help="Name of our model.  [default: the profile's]")
 @click.option(
     "--base-quality",
     type=options.Numbers(),
@@ -98,10 +98,10 @@ CODECS = (
 @click.option("--costs", type=click.IntRange(0), default=3, show_default=True,
               help="Pictures on which both sides of each codec are timed; 0 for none.")  # fmt: skip
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep what was measured before.")
-@click.option("--csv", "csv_target", type=_FILE, help="Write every point as a line.")
-@click.option("--markdown", type=_FILE, help="Write one row a codec with its costs; into a page"
+@click.option("--csv", "csv_target", type=_RESULT, help="Write every point as a line.")
+@click.option("--markdown", type=_RESULT, help="Write one row a codec with its costs; into a page"
               " that has a place for tables, there (docs/profiles.md).")  # fmt: skip
-@click.option("--html", type=_FILE, help="Write a page with curves, figures and detections.")
+@click.option("--html", type=_RESULT, help="Write a page with curves, figures and detections.")
 @click.option("--html-pictures", type=click.IntRange(0), default=3, show_default=True,
               help="Pictures on the page.")  # fmt: skip
 @options.figures_as_json

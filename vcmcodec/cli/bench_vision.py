@@ -36,9 +36,10 @@ from vcmcodec.cli import files, options, show
     help="Folder of teachers and judges with taps.py, measured beside.",
 )
 @click.option("--no-speed", is_flag=True, help="Leave out the times.")
-@click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path),
+@click.option("--sheet", type=options.Result(".png", ".jpg", ".jpeg", ".webp"),
               help="Write the 24 worst pictures of the first network as one picture.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=2, show_default=True,
+              help="Most threads of torch at which speed is measured.")  # fmt: skip
 @options.figures_as_json
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(

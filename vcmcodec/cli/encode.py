@@ -219,12 +219,13 @@ def _wrong_for_features(settings: Settings, for_people: bool) -> list[tuple[Any,
 @click.option(
     "-Q",
     "--quality",
-    type=click.FloatRange(0, 100),
-    help="Of the picture for people.",
+    type=options.Finite(0, 100),
+    help="Of the picture for people; where only machines will look, of all there is."
+    "  [default: 60; of files for machines alone what the tasks need]",
 )
 @click.option(
     "--base-quality",
-    type=click.FloatRange(0, 100),
+    type=options.Finite(0, 100),
     help="Of the base layer, which machines read.  [default: what the tasks need]",
 )
 @click.option(
@@ -239,11 +240,12 @@ def _wrong_for_features(settings: Settings, for_people: bool) -> list[tuple[Any,
     type=click.IntRange(0, 1000),
     metavar="LOOKS",
     help="How often the vision network looks while the base layer, or a pyramid, is adapted to it,"
-    " where people will not look; 0: never, and fast.  [default: the tasks model's; of pyramids 0]",
+    " where people will not look; 0: never, and fast.  Groups are adapted together, no longer"
+    " independent.  [default: the tasks model's; of pyramids and of several groups 0]",
 )
 @click.option(
     "--target-bpp",
-    type=click.FloatRange(0, min_open=True),
+    type=options.Finite(0, min_open=True),
     help="Search the quality for this many bits a pixel, the whole file counted.",
 )
 @click.option(
@@ -255,9 +257,9 @@ def _wrong_for_features(settings: Settings, for_people: bool) -> list[tuple[Any,
     "-g",
     "--groups",
     metavar="MASK.png|BOXES.json|DIR|auto",
-    help="Code parts of the picture on their own: a mask whose pixel values are group ids, a list"
-    " of boxes, or a folder with one of them for each picture, under the picture's name; auto:"
-    " the objects that the vision network finds.",
+    help="Code parts of the picture independently of each other: a mask whose pixel values are"
+    " group ids, a list of boxes, or a folder with one of them for each picture, under the"
+    " picture's name; auto: the objects that the vision network finds.",
 )
 @click.option(
     "--labels",

@@ -108,7 +108,8 @@ def _layers(file: ByteSource, settings: Settings) -> tuple[str, ...] | None:
 @click.option(
     "--redact",
     is_flag=True,
-    help="Remove every trace of the groups that are not kept: label, box and shape.",
+    help="Remove every trace of the groups that are not kept: label, box and shape.  Their pixels"
+    " are in no other group, unless these were coded with --effort, or are features.",
 )
 @options.recursive
 @options.existing

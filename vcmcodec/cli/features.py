@@ -25,12 +25,13 @@ class Settings:
 
 def take_one(settings: Settings, source: str | bytes) -> batch.Product:
     """Features of one picture, a path or the bytes of its file."""
-    from vcmcodec import feature_codec
+    from vcmcodec import feature_codec, pixels
     from vcmcodec.vision import feature_files
 
     started = time.perf_counter()
+    picture = pixels.read(source, settings.limits)
     found = feature_codec.features(
-        source,
+        picture,
         split=settings.split,
         model=settings.model,
         device=settings.device,
@@ -47,7 +48,7 @@ def take_one(settings: Settings, source: str | bytes) -> batch.Product:
         "seconds": round(seconds, 4),
     }
     line = f"{', '.join(tensors)} of split {found.split}, {show.size(len(data))}, {seconds:.2f} s"
-    return batch.Product(data, facts, line, 0)
+    return batch.Product(data, facts, line, 0, picture.warnings)
 
 
 @click.command("features", short_help="Write a vision network's features of pictures.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -79,6 +80,41 @@ class Names(CommaList):
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """What `--help` shows behind the option."""
         return "|".join((*self.choices, *self.together)) + ",..."
+
+
+class Finite(click.FloatRange):
+    """A number in a range, but neither NaN nor infinity, which click lets pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no number that can be counted with", param, ctx)
+        return found
+
+
+class Result(click.Path):
+    """A file that will be written at the end of something long, so it is checked at its start.
+
+    Args:
+        extensions: that it may have; none: any.
+    """
+
+    def __init__(self, *extensions: str) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+        self.extensions = extensions
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check extension and folder."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if self.extensions and path.suffix.lower() not in self.extensions:
+            self.fail(f"{value!r} does not end in {' or '.join(self.extensions)}", param, ctx)
+        folder = path.absolute().parent
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            self.fail(f"{value!r} cannot be written: {folder} is no folder to write to", param, ctx)
+        return path
 
 
 class Size(click.ParamType[int]):

@@ -64,7 +64,10 @@ def read_picture(path: Path) -> NamedPicture:
     """
     from vcmcodec import pixels
 
-    return NamedPicture(path.stem, np.ascontiguousarray(pixels.read(path).rgb))
+    try:
+        return NamedPicture(path.stem, np.ascontiguousarray(pixels.read(path).rgb))
+    except PictureError as error:
+        raise PictureError(f"{path}: {error}") from error
 
 
 def read_group_mask(folder: Path, picture: NamedPicture) -> Pixels:

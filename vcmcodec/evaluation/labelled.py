@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,10 +71,14 @@ class LabelledSet:
             categories = sorted(coco["categories"], key=lambda c: int(c["id"]))
             self._category = {int(c["id"]): i for i, c in enumerate(categories)}
             self.labels = tuple(str(c["name"]) for c in categories)
+            _check_images(images)
+            _check_annotations(annotations, self._category)
         except (OSError, ValueError, KeyError, TypeError) as error:
             # the text of a KeyError is the bare key; that of no other names all that was read
             why = repr(error) if isinstance(error, KeyError) else str(error)
             raise RequestError(f"{labels} is not a COCO label file: {why}") from error
+        if not images:
+            raise RequestError(f"{labels} names no picture")
         if limit is not None and limit < len(images):
             images = [images[i * len(images) // limit] for i in range(limit)]
         self.images: list[dict[str, Any]] = images
@@ -146,6 +151,37 @@ class LabelledSet:
             elif found[place] == 0:
                 found[place] = -1
         return found
+
+
+def _check_images(images: list[Any]) -> None:
+    """Raise ValueError, TypeError or KeyError unless every picture can be found and scored."""
+    for place, image in enumerate(images):
+        if not isinstance(image, dict):
+            raise TypeError(f"images[{place}] is not an object")
+        missing = [k for k in ("id", "file_name", "width", "height") if image.get(k) is None]
+        if missing:
+            raise ValueError(f"images[{place}] has no {missing[0]}")
+        if min(int(image["width"]), int(image["height"])) < 1:
+            raise ValueError(f"images[{place}] has no pixels")
+    if len({int(image["id"]) for image in images}) != len(images):
+        raise ValueError("two images have the same id")
+
+
+def _check_annotations(annotations: list[Any], categories: dict[int, int]) -> None:
+    """The same of every object."""
+    for place, one in enumerate(annotations):
+        if not isinstance(one, dict):
+            raise TypeError(f"annotations[{place}] is not an object")
+        missing = [k for k in ("image_id", "category_id", "bbox") if one.get(k) is None]
+        if missing:
+            raise ValueError(f"annotations[{place}] has no {missing[0]}")
+        if int(one["category_id"]) not in categories:
+            raise ValueError(f"annotations[{place}] is of category {one['category_id']}: none such")
+        box = one["bbox"]
+        if not isinstance(box, list) or len(box) != 4:
+            raise ValueError(f"annotations[{place}].bbox is not [x, y, width, height]")
+        if not all(math.isfinite(float(v)) for v in box) or min(box[2:]) < 0:
+            raise ValueError(f"annotations[{place}].bbox is no box")
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:

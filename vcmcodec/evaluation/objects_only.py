@@ -7,6 +7,7 @@ objects, those whose centre lies in a cell that is left.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,13 +15,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vcmcodec import codec, edit, grouping, machine
+from vcmcodec import codec, edit, grouping, machine, pretrained
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation import task_scores
 from vcmcodec.evaluation.environment import Environment, describe_environment
 from vcmcodec.evaluation.labelled import LabelledSet
 from vcmcodec.evaluation.metrics import Pixels
 from vcmcodec.evaluation.report import Table, environment_note
+from vcmcodec.models import default_effort
 from vcmcodec.reader import Reader
 from vcmcodec.vision.auto_groups import find_groups
 from vcmcodec.vision.predictions import Predictions, to_coco
@@ -40,6 +42,8 @@ class ObjectsOnlySettings:
             surroundings.
         together: all objects are one group, which saves the bytes that a group costs.
         base_quality: of the base layer; None for the default of detection.
+        effort: how often the network looks while base layers are adapted to it; None for what the
+            tasks model asks for.  Groups are adapted together.
         model: name of the picture model; None for the default.
     """
 
@@ -47,6 +51,7 @@ class ObjectsOnlySettings:
     margin: float = 0.0
     together: bool = False
     base_quality: float | None = None
+    effort: int | None = None
     model: str | None = None
 
 
@@ -76,11 +81,6 @@ class ObjectsOnly:
     whole: task_scores.DetectionScores
     part: task_scores.DetectionScores
     environment: Environment
-
-    @property
-    def bits_share(self) -> float:
-        """Bits of the parts over those of the whole files, percent."""
-        return 100 * self.part_bytes / self.whole_bytes
 
     @property
     def kept(self) -> float:
@@ -134,6 +134,8 @@ def run(
         WeightsError: no tasks model is installed for the picture model.
     """
     settings = settings or ObjectsOnlySettings()
+    if settings.effort is None:
+        settings = dataclasses.replace(settings, effort=_usual_effort(settings.model))
     boxes = _boxes_by_picture(labelled)
     measured: dict[int, _Measured] = {}
     for count, picture in enumerate(labelled.pictures(), start=1):
@@ -166,6 +168,12 @@ def run(
     )
 
 
+def _usual_effort(model: str | None) -> int:
+    """What the tasks model asks for; files with groups are adapted only where they are told to."""
+    file = pretrained.find(profile="scene", model_id=model)
+    return default_effort(bytes.fromhex(file.fingerprint))
+
+
 def _boxes_by_picture(labelled: LabelledSet) -> dict[int, list[dict[str, Any]]]:
     names = {c["id"]: c["name"] for c in labelled.truth()["categories"]}
     boxes: dict[int, list[dict[str, Any]]] = {}
@@ -185,8 +193,9 @@ def _measure(
     if plan is None:
         return None
     options = codec.EncodeOptions(
-        tasks=[TASK], base_quality=settings.base_quality, model=settings.model
-    )
+        tasks=[TASK], base_quality=settings.base_quality, effort=settings.effort,
+        model=settings.model,
+    )  # fmt: skip
     plain = codec.encode_picture(rgb, options).data
     made = codec.encode_picture(rgb, options, groups=plan)
     background, ids = plan.groups[0].id, made.header.group_ids
@@ -280,7 +289,8 @@ def tables(result: ObjectsOnly) -> tuple[Table, ...]:
             (
                 (
                     f"Groups by {asked.groups}, margin {asked.margin:g} pixels, {made};"
-                    f" base quality {quality}; {result.kept_cells:.0f} % of the cells are left."
+                    f" base quality {quality}, effort {asked.effort};"
+                    f" {result.kept_cells:.0f} % of the cells are left."
                 ),
                 (
                     "Scored on objects and detections whose centre lies in a group; "

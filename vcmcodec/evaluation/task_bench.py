@@ -166,13 +166,11 @@ def run(
         progress: told what is going on.
 
     Raises:
-        RequestError: the set is empty, or shares no class or no task with the network.
+        RequestError: the set shares no class or no task with the network.
     """
     from vcmcodec.evaluation.task_classes import match_classes
     from vcmcodec.evaluation.timing import torch_threads
 
-    if not len(labelled):
-        raise RequestError("the label file names no picture")
     with torch_threads(threads):
         lineup = open_lineup()
         table = TruthTable(labelled, match_classes(labelled.labels, lineup.labels))

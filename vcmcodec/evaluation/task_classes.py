@@ -7,13 +7,17 @@ and the handful that VOC and COCO call by different words are one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from vcmcodec.errors import RequestError
 from vcmcodec.vision.labels import BACKGROUND
+from vcmcodec.vision.predictions import ClassScore, DetectedObject
+
+Named = TypeVar("Named", DetectedObject, ClassScore)
 
 UNKNOWN = 255  # in a mask: pixels that are not counted
 
@@ -48,6 +52,13 @@ class ClassMap:
         if label in self.of_network:
             return self.of_network[label]
         return self.labels.index(label) if label in self.labels else None
+
+    def known(self, found: Sequence[Named] | None) -> tuple[Named, ...] | None:
+        """Objects or class scores of shared classes, in the data set's words; None stays None."""
+        if found is None:
+            return None
+        indexed = ((one, self.index_of(one.label)) for one in found)
+        return tuple(replace(one, label=self.labels[i]) for one, i in indexed if i is not None)
 
     def truth_mask(self, mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """A class mask (H, W) of the data set in shared classes: 0 background, 255 not counted."""

@@ -15,6 +15,7 @@ from vcmcodec.evaluation.environment import Environment, describe_environment
 from vcmcodec.evaluation.labelled import LabelledSet
 from vcmcodec.evaluation.macs import count_kmacs
 from vcmcodec.evaluation.report import Table, environment_note
+from vcmcodec.evaluation.task_classes import match_classes
 from vcmcodec.evaluation.timing import measure_rounds, torch_threads
 from vcmcodec.vision.backend import Backend
 from vcmcodec.vision.labels import BACKGROUND
@@ -98,9 +99,10 @@ def run(
         repeats: timed runs.
         progress: told what is going on.
     """
-    for _, backend in backends:
-        if not set(labelled.labels) <= set(backend.labels):
-            raise RequestError("the labels name classes that the network does not know")
+    for name, backend in backends:
+        unknown = match_classes(labelled.labels, backend.labels).unknown
+        if unknown:
+            raise RequestError(f"{name} does not know these classes: {', '.join(unknown)}")
     scores = []
     masks = sum(1 for image in labelled.images if image.get("mask"))
     for name, backend in backends:
@@ -131,17 +133,20 @@ class Found:
 
 
 def predict_all(labelled: LabelledSet, backend: Backend, progress: Callable[[str], None]) -> Found:
-    """Run one network on every picture."""
+    """Run one network on every picture; results are told in the words of the labels."""
+    shared = match_classes(labelled.labels, backend.labels)
     by_id: dict[int, Predictions] = {}
     counter = task_scores.AreaCounter((BACKGROUND, *labelled.labels))
     counted = False
     for count, picture in enumerate(labelled.pictures(), start=1):
         found = backend.predict(picture.rgb(), None, FLOOR)
         if picture.mask is not None and found.label_map is not None:
-            counter.add(picture.mask, found.label_map.labels)
+            areas = shared.network_mask(found.label_map.labels, found.label_map.names)
+            counter.add(picture.mask, areas)
             counted = True
         # label maps of a thousand pictures would not fit into memory
-        by_id[picture.id] = Predictions(found.height, found.width, found.objects, found.classes)
+        objects, classes = shared.known(found.objects), shared.known(found.classes)
+        by_id[picture.id] = Predictions(found.height, found.width, objects, classes)
         progress(f"{count} of {len(labelled)} pictures")
     ordered = [by_id[int(image["id"])] for image in labelled.images]
     return Found(ordered, counter.scores() if counted else None)

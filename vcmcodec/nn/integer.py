@@ -4,8 +4,9 @@ What chooses a probability table must come out alike on every machine.  Here wei
 at most 127, activations integers of at most 127 (2047 at outputs), and every partial sum stays
 below 2**24, where float32 addition is exact in any order: so any matrix product, on any device and
 thread count, gives the same integers.  `prove_exact` checks the bound when a model is saved and
-when it is loaded.  No spatial convolution is used (a 3x3 one may be run by Winograd or FFT, which
-are not exact): neighbours are gathered and everything is a matrix product.
+when it is loaded, `check_companding` that what enters by a table keeps to it.  No spatial
+convolution is used (a 3x3 one may be run by Winograd or FFT, which are not exact): neighbours are
+gathered and everything is a matrix product.
 
 Training runs the very same arithmetic with straight-through gradients.
 
@@ -141,6 +142,20 @@ def companding_table() -> Tensor:
     magnitude = torch.arange(COMPAND_SIZE, dtype=torch.float64) / VALUE_UNIT
     value = torch.floor(COMPAND_GAIN * torch.asinh(2 * magnitude) + 0.5)
     return value.clamp(max=ACTIVATION_MAX).float()
+
+
+def check_companding(table: Tensor) -> None:
+    """Raise WeightsError unless a companding table gives activations, as the proof assumes.
+
+    Args:
+        table: (COMPAND_SIZE,) integers, which must lie within 0..ACTIVATION_MAX and never fall.
+    """
+    if table.shape != (COMPAND_SIZE,):
+        raise WeightsError(f"companding: {table.numel()} entries, {COMPAND_SIZE} are needed")
+    if not bool(((table >= 0) & (table <= ACTIVATION_MAX)).all()):  # also catches NaN
+        raise WeightsError(f"companding: an entry is not within 0..{ACTIVATION_MAX}")
+    if bool((table.diff() < 0).any()):
+        raise WeightsError("companding: the table falls")
 
 
 def compand_smooth(value: Tensor) -> Tensor:

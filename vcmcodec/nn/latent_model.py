@@ -31,6 +31,7 @@ from vcmcodec.nn.integer import (
     ACTIVATION_MAX,
     VALUE_UNIT,
     IntegerLinear,
+    check_companding,
     compand,
     compand_smooth,
     companding_table,
@@ -390,6 +391,7 @@ class LatentModel(nn.Module):
 
     def prove_exact(self) -> None:
         """Raise WeightsError unless every sum of every integer network is exact in float32."""
+        check_companding(self.companding)
         for name, module in self.named_modules():
             if isinstance(module, IntegerLinear):
                 module.prove_exact(name)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vcmcodec.bitstream.constants import DIGEST_BYTES, CoderId, Kind, LayerId
+from vcmcodec.bitstream.constants import DIGEST_BYTES, Kind, LayerId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.entropy.cdf import Tables
 from vcmcodec.entropy.static import decode_static, encode_static
@@ -34,7 +34,6 @@ from vcmcodec.vision.predictions import Predictions
 from vcmcodec.vision.split import SplitPoint, split_points
 
 NAME = "bottleneck"
-CODER = CoderId.RANGE_STATIC
 SPLITS = ("c3", "c4", "c5", "fpn")  # the first is the default
 LEVELS = 8
 LMBDAS = tuple(0.08 * 200 ** (i / (LEVELS - 1)) for i in range(LEVELS))

@@ -2,7 +2,6 @@
 
 A profile of features is one module beside this one that provides
 
-    CODER                          entropy coder of its runs, a CoderId
     read_model(tensors, metadata)  -> model, from a weight file; it needs `.fingerprint` (8 bytes)
                                    and `.to(device)`
     splits(model)                  -> split points that it codes, the default one first
@@ -32,7 +31,8 @@ A profile of features is one module beside this one that provides
     predictions(model, features, tasks, score, device)
                                    -> Predictions, by the rest of the network
 
-and a line in the catalogue with `source="features"`.
+and a line in the catalogue with `source="features"`; the norm's rules for its header stand in
+`bitstream/profile_rules.py`.
 """
 
 from __future__ import annotations

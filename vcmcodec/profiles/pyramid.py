@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vcmcodec.bitstream.constants import CoderId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.nn import model_tensors
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
@@ -37,7 +36,6 @@ from vcmcodec.vision.sight import DEPTHS, Sight
 from vcmcodec.vision.split import split_points
 
 NAME = "pyramid"
-CODER = CoderId.RANS_16
 SPLIT = "fpn"
 LEVELS = 8
 DEFAULT_QUALITY = 50.0

@@ -26,7 +26,7 @@ from vcmcodec.nn.model_tensors import Model, unpack
 from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
 from vcmcodec.nn.transforms import TransformShape
 from vcmcodec.profiles.coding import DecodingCoder, EncodingCoder, Hand
-from vcmcodec.profiles.tiles import Rectangle, expand, grid_of, padded_pixels, tiles
+from vcmcodec.profiles.tiles import Rectangle, expand, grid_of, padded_pixels, tile_at, tiles
 
 NAME = "scene"
 LEVELS = 8
@@ -270,14 +270,38 @@ def decode_values(
     shape = model.codec.latent
     channels = sum(c for c, at in zip(shape.slices, shape.layers, strict=True) if at <= layer)
     out = torch.zeros(*labels.shape, channels)
-    groups = max(len(header.group_ids), header.map_labels)
-    for number, where in enumerate(tiles(grid_of(labels), header.tile)):
-        have = {g for (_, _, g, t) in runs if t == number}
-        if have:
-            tile = _Tile(model, labels[where.slices], groups, levels)
-            values = _decode_tile(model, tile, levels, runs, layer, number, sorted(have))
-            out[where.slices] = values.reshape(where.rows, where.columns, -1)
+    by_tile: dict[int, dict[tuple[Kind, LayerId, int, int], bytes]] = {}
+    for key, data in runs.items():
+        by_tile.setdefault(key[3], {})[key] = data
+    for number, mine in sorted(by_tile.items()):
+        where = tile_at(grid_of(labels), header.tile, number)
+        out[where.slices] = decode_tile(model, header, labels, levels, mine, layer, number)
     return out
+
+
+@torch.inference_mode()
+def decode_tile(
+    model: Model, header: Header, labels: np.ndarray, levels: Levels, runs: Runs, layer: LayerId,
+    number: int,
+) -> Tensor:  # fmt: skip
+    """Decode one tile of the latent, as `decode_values` does all.
+
+    Args:
+        runs: of this tile alone, at least one.
+        number: of the tile.
+
+    Returns:
+        (rows, columns, channels) of the tile, in steps as there.
+
+    Raises:
+        FormatError: a run or its digest is wrong.
+    """
+    where = tile_at(grid_of(labels), header.tile, number)
+    groups = max(len(header.group_ids), header.map_labels)
+    tile = _Tile(model, labels[where.slices], groups, levels)
+    have = sorted({group for (_, _, group, _) in runs})
+    values = _decode_tile(model, tile, levels, runs, layer, number, have)
+    return values.reshape(where.rows, where.columns, -1)
 
 
 def _decode_tile(

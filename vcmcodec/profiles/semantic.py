@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vcmcodec.bitstream.constants import CoderId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.errors import WeightsError
 from vcmcodec.nn import model_tensors
@@ -33,7 +32,6 @@ from vcmcodec.vision.geometry import InputGeometry, prepare
 from vcmcodec.vision.predictions import Predictions
 
 NAME = "semantic"
-CODER = CoderId.RANS_16
 SPLIT = FEATURE
 LEVELS = 8
 DEFAULT_QUALITY = 50.0

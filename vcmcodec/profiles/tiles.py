@@ -65,11 +65,31 @@ def grid_of(labels: np.ndarray) -> tuple[int, int]:
 
 def tiles(grid: tuple[int, int], side: int) -> Iterator[Rectangle]:
     """The tiles of a (rows, columns) grid, row by row; one for all where `side` is 0."""
+    down, across = _tiling(grid, side)
+    return (tile_at(grid, side, number) for number in range(down * across))
+
+
+def tile_at(grid: tuple[int, int], side: int, number: int) -> Rectangle:
+    """One tile of a grid, by its number in the order of `tiles`."""
     rows, columns = grid
     step_y, step_x = side or rows, side or columns
-    for top in range(0, rows, step_y):
-        for left in range(0, columns, step_x):
-            yield Rectangle(top, min(top + step_y, rows), left, min(left + step_x, columns))
+    at_y, at_x = divmod(number, _tiling(grid, side)[1])
+    top, left = at_y * step_y, at_x * step_x
+    return Rectangle(top, min(top + step_y, rows), left, min(left + step_x, columns))
+
+
+def tile_numbers(grid: tuple[int, int], side: int) -> np.ndarray:
+    """The number of the tile that each cell lies in, (rows, columns) int64."""
+    rows, columns = grid
+    down = np.arange(rows, dtype=np.int64) // (side or rows)
+    across = np.arange(columns, dtype=np.int64) // (side or columns)
+    return down[:, None] * _tiling(grid, side)[1] + across
+
+
+def _tiling(grid: tuple[int, int], side: int) -> tuple[int, int]:
+    """Rows and columns of tiles."""
+    rows, columns = grid
+    return -(-rows // (side or rows)), -(-columns // (side or columns))
 
 
 def expand(where: Rectangle, halo: int, grid: tuple[int, int]) -> Rectangle:

@@ -1,9 +1,8 @@
-"""From trained bottleneck units to a weight file, and the estimator held against real bytes."""
+"""From trained bottleneck units to a weight file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -11,17 +10,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from vcmcodec.bitstream.constants import Kind
 from vcmcodec.entropy.cdf import Tables, tables_from_counts
 from vcmcodec.errors import WeightsError
 from vcmcodec.nn.bottleneck_codec import BottleneckCodec, Unit, key
-from vcmcodec.nn.bottleneck_tensors import BottleneckModel, pack, unpack
+from vcmcodec.nn.bottleneck_tensors import pack, unpack
 from vcmcodec.nn.gain import RATE_LEVEL_MAX
 from vcmcodec.nn.pyramid_codec import LATENT_STRIDE
 from vcmcodec.profiles import bottleneck as profile
-from vcmcodec.profiles.features import FeatureSource, Place
-from vcmcodec.training.bottleneck import Draw, Learned, code
-from vcmcodec.vision.geometry import InputGeometry
 
 REACH = 480  # largest symbol that is counted; what lies beyond goes to the escape
 
@@ -139,55 +134,3 @@ def export_model(
     tensors, metadata = pack(codec, fit_tables(counts))
     unpack(tensors, metadata)
     return save(tensors, metadata), metadata["fingerprint"]
-
-
-@dataclass(frozen=True)
-class RateCheck:
-    """Bits that the estimator expects of some pictures, and those that their files' runs have."""
-
-    split: str
-    rate_level: int
-    estimated: float
-    coded: float
-
-    @property
-    def error(self) -> float:
-        """Of the estimate, relative to the truth."""
-        return self.estimated / self.coded - 1
-
-
-@torch.no_grad()
-def check_rates(
-    learned: Learned, model: BottleneckModel, network: FrontEnd, images: Tensor
-) -> list[RateCheck]:
-    """Hold the estimator against real bytes, at every trained level of every split point.
-
-    Args:
-        learned: its units are those of `model`.
-        model: with tables.
-        network: the frozen one.
-        images: (N, 3, H, W) in 0..1, held out.
-    """
-    levels = learned.codec.shape.levels
-    rates = [round(i * RATE_LEVEL_MAX / (levels - 1)) for i in range(levels)]
-    totals: dict[tuple[str, int], list[float]] = {}
-    height, width = images.shape[2:]
-    labels = np.zeros((height // LATENT_STRIDE, width // LATENT_STRIDE), np.int64)
-    for split, tensors in _crops(network, learned.codec, images):
-        place = _place(split, height, width, labels)
-        source = FeatureSource(tensors, place, profile.tasks(model))
-        latents = profile.analyse(model, source)
-        for rate in rates:
-            plan = Draw(split, rate, labels)
-            estimated = float(code(learned, tensors, plan, noisy=False).bits)
-            runs = profile.encode(model, source, latents, rate)
-            real = sum(8 * len(run.data) for run in runs if run.kind == Kind.LATENT)
-            total = totals.setdefault((split, rate), [0.0, 0.0])
-            total[0] += estimated
-            total[1] += real
-    return [RateCheck(split, rate, *total) for (split, rate), total in totals.items()]
-
-
-def _place(split: str, height: int, width: int, labels: np.ndarray) -> Place:
-    geometry = InputGeometry.scaled(height, width, height, width)
-    return Place(split, geometry, labels, 1)

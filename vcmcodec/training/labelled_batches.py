@@ -37,8 +37,6 @@ class LabelledBatches:
         found = LabelledSet(labels)
         if found.labels != names:
             raise RequestError(f"{labels} has other classes than the network")
-        if not len(found):
-            raise RequestError(f"{labels} names no picture")
         self.side = side
         self.pictures = list(found.pictures())
         self._objects: dict[int, list[tuple[list[float], int, float]]] = {}

@@ -153,6 +153,8 @@ def open_backend(
         return OnnxBackend(Path(name), spec=spec, labels=labels, longer_side=longer_side)
     if name is not None and name.endswith(".safetensors"):
         path = Path(name)
+    elif name is not None and Path(name).is_file():
+        raise RequestError(f"{name} is neither a .safetensors nor an .onnx file of a network")
     else:
         path = pretrained.checked_path(pretrained.find(profile=PROFILE, model_id=name))
     try:

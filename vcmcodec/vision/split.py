@@ -34,10 +34,6 @@ class SplitPoint:
             for name, count in self.channels.items()
         }
 
-    def num_values(self, height: int, width: int) -> int:
-        """Numbers that cross for an input of that size."""
-        return sum(c * h * w for c, h, w in self.shapes(height, width).values())
-
 
 def split_points(config: VisionConfig) -> dict[str, SplitPoint]:
     """Every split point of a network of that shape, from the picture inwards."""
