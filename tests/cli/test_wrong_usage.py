@@ -63,6 +63,11 @@ def refused(vcm: Run, line: str, words: str, before: dict[str, bytes]) -> None:
         "merge a.vcm b.vcm -o groups/../b.vcm",
         "extract a.vcm -o a.vcm --layer base",
         "decode a.vcm -o a.vcm --format png",
+        "bench tasks boxes.json --json ./boxes.json",
+        "bench tasks boxes.json --html boxes.json",
+        "bench tasks boxes.json --judge net.onnx --csv net.onnx",
+        "bench objects boxes.json --json boxes.json",
+        "bench vision boxes.json --model net.onnx --json boxes.json",
     ],
 )
 def test_no_result_replaces_what_it_is_made_of(
@@ -78,6 +83,7 @@ def test_no_result_replaces_what_it_is_made_of(
         ("analyze a.png --mask c.png --coco ./c.png", "--mask and --coco would write"),
         ("analyze a.png --mask c.png --draw groups/../c.png", "--mask and --draw would write"),
         ("analyze a.png b.png --mask out/ --draw out", "--mask and --draw would write"),
+        ("bench tasks boxes.json --csv x.json --json x.json", "two results would be written to"),
     ],
 )
 def test_two_results_do_not_share_a_file(

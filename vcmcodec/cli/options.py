@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -243,8 +244,14 @@ def as_json(command: Command) -> Command:
     )(command)
 
 
-def figures_as_json(command: Command) -> Command:
-    """All figures of a measurement for programs."""
+def figures_as_json(command: Callable[..., Any]) -> Callable[..., Any]:
+    """All figures of a measurement for programs; and no result of it replaces what it reads."""
+
+    @functools.wraps(command)
+    def checked(*args: Any, **given: Any) -> Any:
+        _keep_apart(click.get_current_context())
+        return command(*args, **given)
+
     return click.option(
         "--json",
         "json_target",
@@ -253,7 +260,29 @@ def figures_as_json(command: Command) -> Command:
         callback=_json_target,
         metavar="[FILE.json]",
         help="Write all figures as JSON: to a file, or (-, or no name) in place of the tables.",
-    )(command)
+    )(checked)
+
+
+def _keep_apart(ctx: click.Context) -> None:
+    """Refuse results of a measurement in place of what it reads, or of one another.
+
+    Raises:
+        click.UsageError: two options name one file.
+    """
+    written: dict[str, str] = {}
+    read: list[Path] = []
+    for param in ctx.command.params:
+        value = ctx.params.get(str(param.name))
+        is_result = isinstance(param.type, Result) or param.name == "json_target"
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, Path) or (isinstance(one, str) and one != files.STANDARD):
+                if not is_result:
+                    read += network_files(os.fspath(one))
+                    continue
+                if files.place(one) in written and not files.is_special(Path(one)):
+                    raise click.UsageError(f"two results would be written to {one}")
+                written[files.place(one)] = os.fspath(one)
+    files.refuse_inputs(map(Path, written.values()), read)
 
 
 def _json_target(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
