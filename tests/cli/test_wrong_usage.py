@@ -22,6 +22,7 @@ def folder(tmp_path: Path, hand_made: bytes) -> dict[str, bytes]:
     (tmp_path / "boxes.json").write_text(json.dumps(BOXES))
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     (tmp_path / "net.onnx").write_bytes(b"a network of the user's own")
+    (tmp_path / "own.safetensors").write_bytes(b"another one")
     for name in ("a.vcm", "b.vcm"):
         (tmp_path / name).write_bytes(hand_made)
     groups = tmp_path / "groups"
@@ -63,6 +64,7 @@ def refused(vcm: Run, line: str, words: str, before: dict[str, bytes]) -> None:
         "merge a.vcm b.vcm -o groups/../b.vcm",
         "extract a.vcm -o a.vcm --layer base",
         "decode a.vcm -o a.vcm --format png",
+        "train bottleneck --data . --run x --export . --model own --vision own.safetensors",
         "bench tasks boxes.json --json ./boxes.json",
         "bench tasks boxes.json --html boxes.json",
         "bench tasks boxes.json --judge net.onnx --csv net.onnx",
