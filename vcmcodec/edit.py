@@ -6,8 +6,9 @@ numpy, so `vcm extract`, `merge` and `verify` start at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,12 +80,39 @@ def merge(sources: Iterable[Openable], *, limits: Limits | None = None) -> bytes
     """Put parts of one file together; their order does not matter.
 
     Raises:
-        RequestError: the parts do not belong to the same file.
-        FormatError: a part is damaged or cut off.
+        RequestError: the parts do not belong to the same file, or one is not there.
+        FormatError: a part is damaged or cut off; it is named.
     """
+    parts: dict[str, Container] = {}
     with ExitStack() as stack:
-        files = [stack.enter_context(opened(source)) for source in sources]
-        return select.merge([Container.read(file, limits) for file in files])
+        for position, source in enumerate(sources, start=1):
+            name = _part_name(source, position, parts)
+            with _named(name):
+                parts[name] = Container.read(stack.enter_context(opened(source)), limits)
+        try:
+            return select.merge(list(parts.values()))
+        except FormatError:
+            for name, container in parts.items():  # whose bytes they were
+                with _named(name):
+                    container.fetch(container.entries)
+            raise
+
+
+def _part_name(source: Openable, position: int, taken: Collection[str]) -> str:
+    """What errors call a part: its own name, if it has one that is free, or else its number."""
+    own = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
+    name = os.fspath(own) if isinstance(own, str | os.PathLike) else ""
+    return name if name and name not in taken else f"part {position}"
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Put a name in front of what goes wrong."""
+    try:
+        yield
+    except VcmError as error:
+        error.args = (f"{name}: {str(error).removeprefix(f'{name}: ')}",)
+        raise
 
 
 @dataclass(frozen=True, slots=True)

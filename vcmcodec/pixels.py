@@ -142,7 +142,7 @@ def open_image(
         PictureError: nothing there, a folder, empty, or no picture.
         LimitError: more than `max_pixels`.
     """
-    data = _bytes_of(source)
+    data = bytes_of(source)
     if not data:
         raise PictureError("the picture is empty (0 bytes)")
     # Pillow's own limit is one number for the whole process and cannot be raised for one
@@ -269,7 +269,12 @@ def save(
         raise OutputError(f"cannot write {name}: {one_line(error)}") from error
 
 
-def _bytes_of(source: str | os.PathLike[str] | bytes | IO[bytes]) -> bytes:
+def bytes_of(source: str | os.PathLike[str] | bytes | IO[bytes]) -> bytes:
+    """The bytes of a picture file, wherever they are.
+
+    Raises:
+        PictureError: there is nothing to read.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -33,6 +34,28 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+
+
+def loaded(arguments: list[str], names: tuple[str, ...], folder: Path) -> list[str]:
+    """Which of the modules a command loads, run in a process of its own."""
+    report = f"print([name for name in {names} if name in sys.modules], file=sys.stderr)"
+    script = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: {report})\n"
+        "from vcmcodec.cli.main import vcm\n"
+        f"vcm({arguments!r}, prog_name='vcm')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    assert b"Traceback" not in ended.stderr
+    found = ast.literal_eval(ended.stderr.decode().splitlines()[-1])
+    assert isinstance(found, list)
+    return found
 
 
 @pytest.fixture(scope="session")

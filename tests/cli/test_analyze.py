@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -12,9 +13,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from vcmcodec.cli.analyze import command
-from vcmcodec.vision import weights
+from vcmcodec.vision import drawing, weights
 from vcmcodec.vision.labels import VOC
 from vcmcodec.vision.network import VisionConfig, VisionNetwork
+from vcmcodec.vision.predictions import ClassScore, Predictions
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +59,12 @@ def test_json_is_one_object_a_picture(model: Path, picture: Path) -> None:
     (line,) = out.splitlines()
     found = json.loads(line)
     assert list(found) == [
-        "file", "task", "width", "height", "objects", "classes", "areas"
+        "source", "file", "task", "width", "height", "objects", "classes", "areas", "bytes_read",
+        "warnings",
     ]  # fmt: skip
-    assert (found["file"], found["task"]) == (str(picture), "all")
+    assert found["source"] == found["file"] == str(picture)
+    assert found["task"] == "all"
+    assert (found["bytes_read"], found["warnings"]) == (picture.stat().st_size, [])
     assert (found["width"], found["height"]) == (72, 48)
     x, y, w, h = found["objects"][0]["box"]
     assert 0 <= x <= x + w <= 72.01
@@ -75,7 +80,7 @@ def test_only_the_task_that_is_asked_for_is_told(model: Path, picture: Path) -> 
         ("segmentation", "areas"),
     ):
         found = json.loads(run(model, picture, "--json", "--task", task)[1])
-        assert list(found) == ["file", "task", "width", "height", key]
+        assert {"objects", "classes", "areas"} & found.keys() == {key}
 
 
 def test_the_score_is_a_threshold(model: Path, picture: Path) -> None:
@@ -114,6 +119,7 @@ def test_a_bad_picture_does_not_stop_the_others(model: Path, picture: Path, tmp_
     code, out = run(model, bad, picture, "--json", "--task", "classification")
     assert code == 1
     first, second = (json.loads(line) for line in out.splitlines())
+    assert first["source"] == first["file"] == str(bad)
     assert first["error"]["code"] == "picture"
     assert second["file"] == str(picture)
 
@@ -128,3 +134,61 @@ def test_a_folder_of_pictures_makes_a_folder_of_drawings(
     assert code == 0
     assert len(out.splitlines()) == 2
     assert sorted(p.name for p in target.iterdir()) == ["a.png", "b.png"]
+
+
+def test_what_a_picture_loses_is_told(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((48, 72), 40_000, np.uint16)).save(path)
+    found = json.loads(run(model, path, "--json", "--task", "classification")[1])
+    assert found["warnings"]
+    assert "16 bits" in found["warnings"][0]
+    line = ["--model", str(model), str(path), "--task", "classification"]
+    told = CliRunner().invoke(command, line, standalone_mode=False).stderr
+    assert f"warning: {found['warnings'][0]}" in told
+
+
+def test_drawings_have_the_format_of_their_name(model: Path, picture: Path, tmp_path: Path) -> None:
+    for name, format in (("d.jpg", "JPEG"), ("d.webp", "WEBP"), ("d.png", "PNG"), ("d", "PNG")):
+        assert run(model, picture, "--draw", tmp_path / name, "--json")[0] == 0
+        with Image.open(tmp_path / name) as image:
+            assert image.format == format
+
+
+def test_a_drawing_that_its_format_cannot_hold_takes_no_result_along(
+    model: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (17_000, 32)).save(tmp_path / "wide.png")
+    arguments = ("--draw", tmp_path / "d.webp", "--json", "--task", "classification")
+    code, out = run(model, tmp_path / "wide.png", *arguments)
+    assert code == 1
+    (line,) = out.splitlines()
+    found = json.loads(line)
+    assert found["classes"]
+    assert found["error"]["code"] == "output"
+    assert found["error"]["message"].startswith("no drawing: ")
+
+
+def test_table_and_drawing_list_the_same_classes() -> None:
+    classes = tuple(
+        ClassScore(name, score) for name, score in zip(VOC[:3], (0.6, 0.25, 0.1), strict=True)
+    )
+    found = Predictions(240, 320, classes=classes)
+    rgb = np.full((240, 320, 3), 128, np.uint8)
+
+    def lines(score: float) -> int:
+        """Marks beside the lines, in the colours of the classes."""
+        drawn = np.asarray(drawing.draw(rgb, found, VOC, score)).reshape(-1, 3)
+        return sum((drawn == drawing.colour_of(i)).all(1).any() for i in range(3))
+
+    for score, count in ((0.0, 3), (0.2, 2), (0.3, 1), (0.9, 1)):
+        assert len(found.likely(score)) == lines(score) == count
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe\x00\x80", b"", b" \n\n"])
+def test_a_list_of_names_that_is_none_is_wrong_usage(
+    text: bytes, model: Path, picture: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_bytes(text)
+    with pytest.raises(click.BadParameter, match="class name"):
+        run(model, picture, "--labels", labels)

@@ -45,8 +45,10 @@ def test_json_tells_results_and_the_bytes_that_were_read(vcm: Run, street: Path)
     (line,) = ran.lines
     found = json.loads(line)
     assert list(found) == [
-        "file", "task", "width", "height", "objects", "classes", "areas", "bytes_read", "warnings"
+        "source", "file", "task", "width", "height", "objects", "classes", "areas", "bytes_read",
+        "warnings",
     ]  # fmt: skip
+    assert found["source"] == found["file"] == str(street)
     assert (found["width"], found["height"]) == (160, 112)
     assert found["objects"]
     assert found["warnings"] == []
@@ -63,7 +65,7 @@ def test_a_base_only_file_gives_the_same_as_the_full_one(
         json.loads(vcm("analyze", path, "--json").lines[0]) for path in (street, base)
     )  # fmt: skip
     for one in (whole, part):
-        one.pop("file"), one.pop("bytes_read")
+        one.pop("source"), one.pop("file"), one.pop("bytes_read")
     assert whole == part
 
 
@@ -97,9 +99,9 @@ def test_pictures_files_and_standard_input_mix(
     )  # fmt: skip
     assert ran.code == 0, ran.stderr
     told = [json.loads(line) for line in ran.lines]
-    assert [one["file"] for one in told] == ["-", str(picture), str(street), str(nameless)]
+    assert [one["source"] for one in told] == ["-", str(picture), str(street), str(nameless)]
     assert told[0]["objects"] == told[2]["objects"] == told[3]["objects"]
-    assert "bytes_read" not in told[1]
+    assert told[1]["bytes_read"] == picture.stat().st_size
     whole = json.loads(coco.read_text())
     assert [image["width"] for image in whole["images"]] == [160, 64, 160, 160]
     assert len(whole["categories"]) == 20

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Run
+from conftest import ROOT, Run, loaded
 from vcmcodec.cli.main import COMMANDS
 from vcmcodec.cli.main import vcm as program
 
@@ -64,22 +64,17 @@ def test_light_commands_load_nothing_heavy(
     arguments: list[str], tmp_path: Path, hand_made: bytes
 ) -> None:
     (tmp_path / "a.vcm").write_bytes(hand_made)
-    report = f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
-    script = (
-        "import atexit, sys\n"
-        f"atexit.register(lambda: {report})\n"
-        "from vcmcodec.cli.main import vcm\n"
-        f"vcm({arguments!r}, prog_name='vcm')\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=False,
-    )
-    assert ended.stderr.decode().splitlines()[-1] == "[]"
-    assert b"Traceback" not in ended.stderr
+    assert loaded(arguments, HEAVY, tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["nothing.png", "nothing.vcm", "empty.png", "cut.vcm", "bad.vcm"])
+def test_analyze_tells_of_a_bad_file_before_it_loads_torch(
+    name: str, tmp_path: Path, hand_made: bytes
+) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "cut.vcm").write_bytes(hand_made[:30])
+    (tmp_path / "bad.vcm").write_bytes(hand_made.replace(b"person", b"parson"))
+    assert loaded(["analyze", name], ("PIL", "torch"), tmp_path) == ["PIL"]
 
 
 def test_info_shows_layers_groups_tasks_and_substreams(vcm: Run, street: Path) -> None:
@@ -111,6 +106,48 @@ def test_parts_merge_to_the_whole(vcm: Run, street: Path) -> None:
     assert json.loads(ran.stdout)["bytes"] == street.stat().st_size
     assert Path("whole.vcm").read_bytes() == street.read_bytes()
     assert Path("base.vcm").stat().st_size < street.stat().st_size
+
+
+def test_what_is_above_the_base_is_whatever_the_file_has_of_it(vcm: Run, street: Path) -> None:
+    assert vcm("extract", street, "-o", "base.vcm", "--width", "0.25").code == 0
+    assert vcm("extract", street, "-o", "half.vcm", "--width", "0.5").code == 0
+    for whole, layers in ((street, ["mid", "full"]), ("half.vcm", ["mid"])):
+        assert vcm("extract", whole, "-o", "rest.vcm", "--layer", "enhancement").code == 0
+        told = json.loads(vcm("info", "rest.vcm", "--json").stdout)["layers"]
+        assert [layer["name"] for layer in told if layer["substreams"]] == layers
+        assert vcm("merge", "base.vcm", "rest.vcm", "-o", "merged.vcm").code == 0
+        assert Path("merged.vcm").read_bytes() == Path(whole).read_bytes()
+    ran = vcm("extract", street, "-o", "same.vcm", "--layer", "base,enhancement")
+    assert ran.code == 0
+    assert Path("same.vcm").read_bytes() == street.read_bytes()
+    ran = vcm("extract", "base.vcm", "-o", "none.vcm", "--layer", "enhancement")
+    assert ran.code == 1
+    assert ran.stderr == "vcm: base.vcm: no layer 'enhancement' in this file; it has base\n"
+    assert vcm("extract", street, "-o", "x.vcm", "--layer", "half").code == 2
+
+
+def test_the_part_that_does_not_merge_is_named(
+    vcm: Run, vcm_process: Run, street: Path, hand_made: bytes
+) -> None:
+    assert vcm("extract", street, "-o", "base.vcm", "--layer", "base").code == 0
+    Path("text.vcm").write_bytes(b"no such file at all, and long enough to be one")
+    damaged = bytearray(hand_made)
+    damaged[-1] ^= 1
+    Path("bad.vcm").write_bytes(damaged)
+    lines = {
+        "text.vcm": "base.vcm, text.vcm: text.vcm: signature",
+        "gone.vcm": "base.vcm, gone.vcm: gone.vcm: No such file or directory\n",
+        "bad.vcm": "base.vcm, bad.vcm: bad.vcm: latent",
+    }
+    for name, line in lines.items():
+        ran = vcm("merge", "base.vcm", name, "-o", "whole.vcm")
+        assert ran.code == 1
+        assert ran.stderr.startswith(f"vcm: {line}")
+    ran = vcm_process("merge", "base.vcm", "-", "-o", "whole.vcm", stdin=bytes(damaged))
+    assert ran.code == 1
+    assert "standard input: latent" in ran.stderr
+    ran = vcm_process("merge", "base.vcm", "-", "-o", "whole.vcm", stdin=hand_made)
+    assert (ran.code, ran.stderr) == (0, "")
 
 
 def test_groups_are_chosen_by_label_or_id_and_merge_too(vcm: Run, street: Path) -> None:
@@ -207,6 +244,9 @@ def test_verify_finds_the_substream_that_is_damaged(vcm: Run, street: Path) -> N
     good, bad = map(json.loads, ran.lines)
     assert ran.code == 1
     assert good["ok"]
+    assert "error" not in good
+    assert not bad["ok"]
+    assert bad["error"] == {"code": "corrupt", "message": "damaged: 1 of 7 substreams"}
     assert [finding["code"] for finding in bad["findings"]] == ["ok"] * 6 + ["corrupt"]
     assert "vcm: bad.vcm: damaged: 1 of 7 substreams\n" in ran.stderr
 
@@ -217,7 +257,38 @@ def test_a_file_that_is_cut_off_is_shown_with_a_warning(vcm: Run, street: Path) 
     assert ran.code == 0
     assert "cut off" in ran.stderr
     assert vcm("info", "cut.vcm", "-q").stderr == ""
-    assert vcm("verify", "cut.vcm", "-q").code == 1
+    ran = vcm("verify", "cut.vcm", "-q", "--json")
+    assert ran.code == 1
+    assert json.loads(ran.stdout)["error"]["code"] == "truncated"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_folder_without_inputs_stops_none_of_the_others(
+    jobs: int, vcm: Run, street: Path
+) -> None:
+    for name in ("empty", "full"):
+        Path(name).mkdir()
+    Path("full/a.vcm").write_bytes(street.read_bytes())
+    arguments = {
+        "info": (),
+        "verify": (),
+        "extract": ("-o", "out/", "--layer", "base"),
+        "decode": ("-o", "out/", "--jobs", jobs),
+    }
+    for command, options in arguments.items():
+        ran = vcm(command, "empty", "full", "--json", *options)
+        assert ran.code == 1
+        empty, full = map(json.loads, ran.lines)
+        assert empty["source"] == "empty"
+        assert empty["error"]["code"] == "request"
+        assert "holds no input: .vcm" in empty["error"]["message"]
+        assert full["source"] == "full/a.vcm"
+        told = [line for line in ran.stderr.splitlines() if "holds no input" in line]
+        assert len(told) == 1
+        assert told[0].startswith("vcm: empty: the folder")
+    ran = vcm("merge", "empty", street, "-o", "whole.vcm")
+    assert ran.code == 1
+    assert "empty: the folder holds no input" in ran.stderr
 
 
 def test_names_that_would_break_the_line_are_escaped(vcm: Run) -> None:

@@ -93,6 +93,24 @@ def test_files_of_features_are_shown_analyzed_and_verified(vcm: Run, pictures: P
     assert line["splits"] == ["fpn"]
 
 
+def test_what_cannot_be_drawn_on_is_told_of_nevertheless(vcm: Run, pictures: Path) -> None:
+    assert vcm("encode", pictures / "one.png", "-o", "x.vcm", "--profile", "pyramid").code == 0
+    wanted = ("--draw", "d.png", "--mask", "m.png")
+    ran = vcm("analyze", "x.vcm", "--json", *wanted)
+    assert ran.code == 1
+    (line,) = ran.lines
+    told = facts(line)
+    assert {"objects", "classes", "areas"} <= told.keys()
+    message = "no drawing: the file holds features, and no picture to draw on"
+    assert told["error"] == {"code": "request", "message": message}
+    assert ran.stderr == f"vcm: x.vcm: {message}\n"
+    assert Path("m.png").exists()
+    assert not Path("d.png").exists()
+    ran = vcm("analyze", "x.vcm", *wanted)
+    assert ran.code == 1
+    assert "of the picture" in ran.stdout.decode()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -102,7 +120,7 @@ def test_files_of_features_are_shown_analyzed_and_verified(vcm: Run, pictures: P
         (("decode", "scene.vcm", "-o", "x.safetensors"), 1, "holds a picture"),
         (("encode", "one.png", "-o", "z.vcm", "--profile", "pyramid", "--split", "c4"), 1,
          "no split point c4"),
-        (("encode", "one.png", "-o", "z.vcm", "--profile", "pyramid", "-t", "human"), 1,
+        (("encode", "one.png", "-o", "z.vcm", "--profile", "pyramid", "-t", "human"), 2,
          "does not serve human"),
         (("features", "one.png", "-o", "f.safetensors", "--split", "c9"), 1, "c9"),
         (("encode", "bad.safetensors", "-o", "z.vcm", "--profile", "pyramid"), 1,

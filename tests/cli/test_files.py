@@ -46,10 +46,14 @@ def test_named_files_need_no_known_extension_and_not_even_to_be_there() -> None:
     assert gathered("photos/notes.txt", "nothing.png") == ["notes.txt", "nothing.png"]
 
 
-def test_folders_without_an_input_are_refused() -> None:
-    Path("empty").mkdir()
+def test_folders_without_an_input_fail_in_their_turn_and_get_no_result() -> None:
+    Path("more").mkdir()
+    found = files.gather(["more", "more.jpg", "more/"], {".jpg"})
+    assert [each.name for each in found] == ["more", "more.jpg"]
     with pytest.raises(RequestError, match="--recursive"):
-        gathered("empty")
+        found[0].source()
+    jobs = files.plan(found, ["more", "more.jpg"], "out/", ".vcm")  # not two of one name
+    assert [job.target for job in jobs] == [None, Path("out/more.vcm")]
 
 
 def test_standard_input_is_read_once() -> None:
@@ -158,3 +162,10 @@ def test_a_long_name_in_any_script_is_written() -> None:
     files.write_whole(name, b"x")
     assert name.read_bytes() == b"x"
     assert [each.name for each in Path.cwd().glob("*.vcm")] == [name.name]
+
+
+def test_what_is_read_beside_the_inputs_is_not_replaced() -> None:
+    found = files.gather(["more.jpg"], {".jpg"})
+    with pytest.raises(click.UsageError, match="is an input"):
+        files.plan(found, ["more.jpg"], "./photos/../photos/b.png", ".vcm", ["photos/b.png"])
+    files.refuse_inputs([None, Path("/dev/null")], ["/dev/null"])  # loses nothing

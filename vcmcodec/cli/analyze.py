@@ -11,6 +11,7 @@ import click
 
 from vcmcodec.cli import batch, files, findings, options, show
 from vcmcodec.cli.findings import ALL, TASKS, Finding, Outputs, Settings
+from vcmcodec.errors import RequestError
 
 if TYPE_CHECKING:
     from vcmcodec.vision.backend import Backend
@@ -49,7 +50,7 @@ class Analysis:
         """Analyze one picture or `.vcm` file, a path or the bytes of it."""
         if findings.is_vcm(source):
             return findings.in_file(source, self._settings, outputs)
-        return findings.in_picture(source, self._settings, outputs, self.backend)
+        return findings.in_picture(source, self._settings, outputs, lambda: self.backend)
 
     def run(self, inputs: list[files.Input]) -> int:
         """Analyze all inputs; returns the exit code."""
@@ -60,31 +61,36 @@ class Analysis:
                 outputs = self._outputs.get(each.name, Outputs())
                 outcome = batch.attempt(self._work(each, outputs), b"")
                 if isinstance(outcome, batch.Failure):
-                    batch.fail(each.name, outcome, self._style)
-                    code = 1
+                    batch.fail(each.name, outcome, self._style, {"file": each.name})
+                code = code if outcome is True else 1
                 bar.advance()
         if self._coco is not None:
             self._write_coco(self._coco)
         return code
 
-    def _work(self, each: files.Input, outputs: Outputs) -> Callable[[str | bytes], None]:
+    def _work(self, each: files.Input, outputs: Outputs) -> Callable[[str | bytes], bool]:
         return lambda _: self._one(each, outputs)
 
-    def _one(self, each: files.Input, outputs: Outputs) -> None:
+    def _one(self, each: files.Input, outputs: Outputs) -> bool:
+        """Analyze an input and tell of it; False where there are results, but not all."""
         finding = self.look(each.source(), outputs)
         for target, data in ((outputs.mask, finding.mask), (outputs.drawing, finding.drawing)):
-            if target is not None and data is not None:
+            if target is not None and isinstance(data, bytes):
                 files.write_whole(target, data)
         if self._coco is not None:
             self._collect(each, finding)
         if not self._style.quiet:
             for warning in finding.warnings:
                 show.complain(f"warning: {warning}", each.name, colour="yellow")
-        if self._style.json:
-            told = finding.predictions.to_json(each.name, self._settings.task)
-            show.json_line(told | finding.facts)
-        elif not self._style.quiet:
+        told = finding.predictions.to_json(each.name, self._settings.task) | finding.facts
+        if not self._style.json and not self._style.quiet:
             findings.tell(each.name, finding.predictions, self._settings.score)
+        if isinstance(finding.drawing, batch.Failure):
+            batch.fail(each.name, finding.drawing, self._style, told)
+            return False
+        if self._style.json:
+            show.json_line({"source": each.name} | told)
+        return True
 
     def _collect(self, each: files.Input, finding: Finding) -> None:
         from vcmcodec.vision.predictions import to_coco
@@ -121,20 +127,80 @@ def _pairs(given: tuple[str, ...] | None) -> tuple[tuple[str, str], ...] | None:
     return tuple((pair.partition("=")[0], pair.partition("=")[2]) for pair in given)
 
 
+def _names(file: Path) -> tuple[str, ...]:
+    """Class names, one a line.
+
+    Raises:
+        click.BadParameter: the file holds none.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        message = f"{file}: class names are expected as text in UTF-8, one a line"
+        raise click.BadParameter(message, param_hint="--labels") from error
+    except OSError as error:
+        message = f"{file}: {error.strerror or error}"
+        raise click.BadParameter(message, param_hint="--labels") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise click.BadParameter(f"{file}: holds no class name", param_hint="--labels")
+    return names
+
+
 def _targets(
-    found: list[files.Input], inputs: tuple[str, ...], mask: str | None, draw: str | None
+    found: list[files.Input],
+    inputs: tuple[str, ...],
+    asked: dict[str, str | None],
+    reads: list[Path],
 ) -> dict[str, Outputs]:
+    """Where the mask and the drawing of each input go.
+
+    Args:
+        found, inputs: the inputs, and what they were called on the command line.
+        asked: what `--mask`, `--draw` and `--coco` were given.
+        reads: files that are read beside the inputs.
+
+    Raises:
+        click.UsageError: a result would replace what is read, or another result.
+    """
     planned: dict[str, dict[str, Path | None]] = {each.name: {} for each in found}
-    for name, output in (("mask", mask), ("drawing", draw)):
+    taken: dict[str, str] = {}
+
+    def take(option: str, target: Path | None) -> None:
+        if target is None or files.is_special(target):
+            return
+        other = taken.setdefault(files.place(target), option)
+        if other != option:
+            raise click.UsageError(f"{other} and {option} would write to the same file, {target}")
+
+    for name, option in (("mask", "--mask"), ("drawing", "--draw")):
+        output = asked[option]
         if output == files.STANDARD:
             raise click.UsageError("masks and drawings go to files, not to standard output")
         if output is not None:
-            for job in files.plan(found, inputs, output, ".png"):
+            for job in files.plan(found, inputs, output, ".png", reads):
+                take(option, job.target)
+                _check_extension(option, job.target)
                 planned[job.input.name][name] = job.target
-    clashes = [p for p in planned.values() if len(p) == 2 and p["mask"] == p["drawing"]]
-    if clashes:
-        raise click.UsageError("--mask and --draw would write to the same file")
+    coco = asked["--coco"]
+    if coco is not None and coco != files.STANDARD:
+        take("--coco", Path(coco))
+        files.refuse_inputs([Path(coco)], [*files.paths(found), *reads])
     return {name: Outputs(**paths) for name, paths in planned.items()}
+
+
+def _check_extension(option: str, target: Path | None) -> None:
+    """Refuse names that promise another format than they would get; without one it is PNG."""
+    from vcmcodec import pixels
+
+    if target is None or not target.suffix:
+        return
+    if option == "--mask" and target.suffix.lower() != ".png":
+        raise click.BadParameter(f"{target}: masks are written as .png", param_hint=option)
+    try:
+        pixels.save_format(target.name)
+    except RequestError as error:
+        raise click.BadParameter(str(error), param_hint=option) from error
 
 
 @click.command("analyze", short_help="Say what is in pictures: objects, classes, areas.")
@@ -167,10 +233,19 @@ def _targets(
     "--mask",
     metavar="FILE|DIR/",
     help="Write the areas as a palette PNG: pixel value 0 is background, 1 and up are classes.",
+    callback=options.named,
 )
-@click.option("--draw", metavar="FILE|DIR/", help="Write the picture with everything drawn on it.")
 @click.option(
-    "--coco", metavar="FILE", help="Write all objects of all pictures as one COCO JSON file."
+    "--draw",
+    metavar="FILE|DIR/",
+    help="Write the picture with everything drawn on it; the extension tells the format.",
+    callback=options.named,
+)
+@click.option(
+    "--coco",
+    metavar="FILE",
+    help="Write all objects of all pictures as one COCO JSON file.",
+    callback=options.named,
 )
 @click.option(
     "--model",
@@ -237,13 +312,10 @@ def command(
         raise click.UsageError("--mask needs --task segmentation or all")
     if coco is not None and "detection" not in asked:
         raise click.UsageError("--coco needs --task detection or all")
-    names = None
-    if labels is not None:
-        names = tuple(line.strip() for line in labels.read_text().splitlines() if line.strip())
     settings = Settings(
         limits=options.limits_of(given),
         groups=options.flat(groups),
-        labels=names,
+        labels=None if labels is None else _names(labels),
         outputs=_pairs(outputs),
         tasks=asked,
         **{key: given[key] for key in ("score", "model", "vision", "size", "device")},
@@ -256,4 +328,7 @@ def command(
         verbose=given["verbose"],
     )
     found = files.gather(inputs, {*pixels.READ_EXTENSIONS, ".vcm"}, recursive)
-    return Analysis(settings, _targets(found, inputs, mask, draw), style, coco).run(found)
+    reads = options.network_files(settings.model, settings.vision)
+    reads += [labels] if labels else []
+    targets = _targets(found, inputs, {"--mask": mask, "--draw": draw, "--coco": coco}, reads)
+    return Analysis(settings, targets, style, coco).run(found)

@@ -165,15 +165,24 @@ def _attempt_input(work: Callable[[str | bytes], Result], each: files.Input) -> 
     return attempt(read_and_work, b"")
 
 
-def fail(job_name: str, failure: Failure, style: Style) -> None:
-    """Tell of one input that failed: a line on standard error, and an object with --json."""
+def fail(
+    job_name: str, failure: Failure, style: Style, facts: dict[str, Any] | None = None
+) -> None:
+    """Tell of one input that failed: a line on standard error, and an object with --json.
+
+    Args:
+        job_name: the input's.
+        failure: what went wrong.
+        style: how it is told.
+        facts: for `--json`, between the source and the error.
+    """
     message = failure.message.removeprefix(f"{job_name}: ")
     show.complain(message, job_name)
     if failure.trace and style.verbose:
         show.trace(failure.trace)
     if style.json:
         error = {"code": failure.code, "message": message}
-        show.json_line({"source": job_name, "error": error})
+        show.json_line({"source": job_name} | (facts or {}) | {"error": error})
 
 
 def _tell_existing(job: Job, style: Style, tally: _Tally) -> None:
@@ -252,7 +261,7 @@ def _in_parallel(
         while waiting or running:
             while waiting and len(running) < 4 * workers:
                 job = waiting[0]
-                running.append((job, pool.submit(attempt, work, job.input.source())))
+                running.append((job, _submitted(pool, work, job)))
                 waiting.popleft()
             job, future = running[0]
             outcome = future.result()
@@ -276,7 +285,7 @@ def _one_by_one(
     try:
         for job in jobs:
             try:
-                outcome = pool.submit(attempt, work, job.input.source()).result()
+                outcome = _submitted(pool, work, job).result()
             except BrokenProcessPool:
                 pool.shutdown()
                 pool = _pool(1, style)
@@ -285,6 +294,16 @@ def _one_by_one(
             yield job, outcome
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submitted(pool: ProcessPoolExecutor, work: Work, job: Job) -> Future[Product | Failure]:
+    """A job that is under way, or has failed already: there is nothing to read."""
+    source = attempt(lambda _: job.input.source(), b"")
+    if not isinstance(source, Failure):
+        return pool.submit(attempt, work, source)
+    failed: Future[Product | Failure] = Future()
+    failed.set_result(source)
+    return failed
 
 
 def _pool(workers: int, style: Style) -> ProcessPoolExecutor:

@@ -8,21 +8,13 @@ from typing import Any
 
 import click
 
-from vcmcodec.cli import files
+from vcmcodec.cli import options
 
 
 def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of both measurements."""
     for decorate in (
         click.option("-q", "--quiet", is_flag=True, help="No progress."),
-        click.option(
-            "--json",
-            "json_target",
-            is_flag=False,
-            flag_value=files.STANDARD,
-            metavar="[FILE.json]",
-            help="Write all figures as JSON: to a file, or (-, or no name) in place of the tables.",
-        ),
         click.option("--threads", type=click.IntRange(1), default=2, show_default=True),
         click.option("--model", metavar="ID", help="Picture model.  [default: the installed one]"),
         click.option(
@@ -32,7 +24,7 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ):
         command = decorate(command)
-    return command
+    return options.figures_as_json(command)
 
 
 @click.command("analyze", short_help="Time of seeing from a base layer, and from a JPEG.")

@@ -16,6 +16,7 @@ from vcmcodec.cli import batch, files, options, show
 from vcmcodec.errors import RequestError
 
 FEATURES = options.FEATURES.removeprefix(".")
+TRANSPARENT = "transparent"  # the one background that is no colour
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,18 @@ def _format_of(given: str | None, output: str) -> str:
     return name.rsplit(".", 1)[1].lower()
 
 
+def _check_colour(background: str | None) -> None:
+    """Refuse what is no colour before anything is decoded."""
+    from vcmcodec import pixels
+
+    if background is None or background == TRANSPARENT:
+        return
+    try:
+        pixels.parse_colour(background)
+    except RequestError as error:
+        raise click.BadParameter(str(error), param_hint="--background") from error
+
+
 @click.command("decode", short_help="Write .vcm files, or parts of them, as pictures.")
 @options.inputs("FILE|DIR|-...")
 @options.output("The picture, its format told by the extension; a folder; - for a PNG in a pipe.")
@@ -141,7 +154,7 @@ def _format_of(given: str | None, output: str) -> str:
 @click.option(
     "-w",
     "--width",
-    type=click.Choice(list(options.WIDTHS)),
+    type=options.Width(),
     help="How much of the networks runs; 0.25 reads the base layer alone.  [default: all there is]",
 )
 @click.option(
@@ -166,7 +179,7 @@ def command(
     *,
     groups: tuple[tuple[str, ...], ...],
     tasks: tuple[tuple[str, ...], ...],
-    width: str | None,
+    width: float | None,
     format: str | None,
     recursive: bool,
     **given: Any,
@@ -185,9 +198,10 @@ def command(
         raise click.UsageError("--task goes with features: write to a .safetensors file")
     if wanted == FEATURES and (width or given["background"]):
         raise click.UsageError("features have no --width and no --background")
+    _check_colour(given["background"])
     settings = Settings(
         groups=options.flat(groups),
-        width=options.WIDTHS[width] if width else None,
+        width=width,
         background=given["background"],
         tasks=options.flat(tasks),
         format=wanted,

@@ -11,9 +11,12 @@ from typing import Any
 import click
 
 from vcmcodec import catalogue
+from vcmcodec.bitstream.constants import TaskId
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files, options, show
-from vcmcodec.errors import PictureError
+from vcmcodec.errors import PictureError, RequestError
+
+USUAL_QUALITY = 60.0  # that of `profiles.scene`, which takes torch, and so seconds, to load
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,19 @@ def groups_file(groups: str, source: str | bytes) -> Path:
     raise PictureError(f"no mask or boxes in {groups}: neither {stem}.json nor {stem}.png")
 
 
+def _groups_files(groups: str | None) -> list[Path]:
+    """Every file that groups may be read from."""
+    from vcmcodec.encoding import AUTO
+
+    if groups is None or groups == AUTO:
+        return []
+    folder = Path(groups)
+    try:
+        return list(folder.iterdir()) if folder.is_dir() else [folder]
+    except OSError:  # what is in there cannot be looked up: every picture will say so
+        return []
+
+
 def _pairs(values: tuple[str, ...], option: str) -> tuple[tuple[str, str], ...]:
     pairs = []
     for value in values:
@@ -130,6 +146,63 @@ def _exclusive(**given: Any) -> None:
     named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
     if len(named) > 1:
         raise click.UsageError(f"{' and '.join(named)} exclude each other")
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what goes together for no picture, before a network is loaded.
+
+    Encoding refuses it, too, but only then, and once for each picture.
+
+    Raises:
+        click.UsageError: options that do not go together.
+    """
+    from vcmcodec.encoding import AUTO, choose_tasks
+
+    spec = catalogue.profile(settings.profile)
+    try:
+        tasks = {info.task for info in choose_tasks(spec, settings.tasks)}
+    except RequestError as error:
+        raise click.UsageError(str(error)) from error
+    for_people = TaskId.HUMAN in tasks
+    wrong = [
+        (settings.labels and settings.groups in (None, AUTO),
+         "--labels names the groups of a mask, which --groups gives"),
+        (settings.text and not for_people,
+         "--text is kept with the layers for people, and these files have none"),
+    ]  # fmt: skip
+    of_kind = _wrong_for_pictures if spec.source == "picture" else _wrong_for_features
+    for is_so, why in (*wrong, *of_kind(settings, for_people)):
+        if is_so:
+            raise click.UsageError(why)
+
+
+def _wrong_for_pictures(settings: Settings, for_people: bool) -> list[tuple[Any, str]]:
+    name, base = settings.profile, settings.base_quality or 0.0
+    quality = USUAL_QUALITY if settings.quality is None else settings.quality
+    target = settings.target_bpp or settings.target_size
+    return [
+        (settings.split, f"profile {name} codes pictures: it has no --split"),
+        (settings.vision, f"profile {name} codes pictures: it needs no --vision"),
+        (settings.effort and for_people,
+         "--effort adapts files for machines alone: name their tasks with --task"),
+        (for_people and round(100 * base) > round(100 * quality),
+         f"--base-quality {base:g} is above the picture's quality, {quality:g}"),
+        (target and settings.base_quality is not None and not for_people,
+         "--base-quality and a target cannot both hold for files of a base layer alone"),
+    ]  # fmt: skip
+
+
+def _wrong_for_features(settings: Settings, for_people: bool) -> list[tuple[Any, str]]:
+    name = settings.profile
+    adapts = catalogue.profile(name).adapts
+    return [
+        (settings.effort and not adapts,
+         f"profile {name} codes features as they are: it takes no --effort"),
+        (settings.longer_side,
+         "--longer-side is for pictures; features are taken at the network's own size"),
+        (settings.quality is not None and settings.base_quality is not None,
+         "features have one quality: --quality and --base-quality exclude each other"),
+    ]  # fmt: skip
 
 
 @click.command("encode", short_help="Write pictures as .vcm files.")
@@ -249,6 +322,7 @@ def command(
         limits=Limits(max_pixels=max_pixels),
         **{name: given[name] for name in Settings.__dataclass_fields__ if name in given},
     )
+    _check(settings)
     style = options.style("encoded", output, given)
     from vcmcodec import pixels
 
@@ -256,5 +330,6 @@ def command(
     if catalogue.profile(settings.profile).source == "features":
         extensions |= {options.FEATURES}
     found = files.gather(inputs, extensions, recursive)
-    jobs = files.plan(found, inputs, output, ".vcm")
+    reads = [*_groups_files(settings.groups), *options.network_files(settings.vision)]
+    jobs = files.plan(found, inputs, output, ".vcm", reads)
     return batch.run(functools.partial(encode_one, settings), jobs, style)

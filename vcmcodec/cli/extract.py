@@ -10,8 +10,14 @@ import click
 
 from vcmcodec import edit
 from vcmcodec.bitstream.constants import LayerId
+from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.limits import Limits
+from vcmcodec.bitstream.ranges import ByteSource
 from vcmcodec.cli import batch, files, options, show
+from vcmcodec.errors import RequestError
+from vcmcodec.sources import opened
+
+ENHANCEMENT = "enhancement"  # all layers above the base
 
 
 @dataclass(frozen=True)
@@ -29,17 +35,34 @@ class Settings:
 
 def extract_one(settings: Settings, source: str | bytes) -> batch.Product:
     """Extract from one file, a path or its bytes."""
-    data = edit.extract(
-        source,
-        tasks=settings.tasks,
-        layers=settings.layers,
-        width=settings.width,
-        groups=settings.groups,
-        drop_groups=settings.drop_groups,
-        redact=settings.redact,
-        limits=settings.limits,
-    )
+    with opened(source) as file:
+        data = edit.extract(
+            file,
+            tasks=settings.tasks,
+            layers=_layers(file, settings),
+            width=settings.width,
+            groups=settings.groups,
+            drop_groups=settings.drop_groups,
+            redact=settings.redact,
+            limits=settings.limits,
+        )
     return batch.Product(data, {"bytes": len(data)}, show.size(len(data)), 0)
+
+
+def _layers(file: ByteSource, settings: Settings) -> tuple[str, ...] | None:
+    """The layers to keep, the word for all above the base resolved to those that are there.
+
+    Raises:
+        RequestError: there is none above the base.
+    """
+    if settings.layers is None or ENHANCEMENT not in settings.layers:
+        return settings.layers
+    known = [info.layer for info in Container.read(file, settings.limits).header.layers]
+    above = [layer.name.lower() for layer in known if layer != LayerId.BASE]
+    if not above:
+        listed = ", ".join(layer.name.lower() for layer in known)
+        raise RequestError(f"no layer {ENHANCEMENT!r} in this file; it has {listed}")
+    return (*above, *(layer for layer in settings.layers if layer != ENHANCEMENT))
 
 
 @click.command("extract", short_help="Copy a part of a file.")
@@ -57,15 +80,14 @@ def extract_one(settings: Settings, source: str | bytes) -> batch.Product:
     "--layer",
     "layers",
     multiple=True,
-    type=options.Names(
-        [layer.name.lower() for layer in LayerId], together={"enhancement": ("mid", "full")}
-    ),
-    help="Keep these layers.  A part without base waits for `vcm merge`.",
+    type=options.Names([*(layer.name.lower() for layer in LayerId), ENHANCEMENT]),
+    help="Keep these layers; enhancement: all above the base.  A part without base waits for"
+    " `vcm merge`.",
 )
 @click.option(
     "-w",
     "--width",
-    type=click.Choice(list(options.WIDTHS)),
+    type=options.Width(),
     help="Keep what a decoder of this width reads.",
 )
 @click.option(
@@ -100,7 +122,7 @@ def command(
     *,
     tasks: tuple[tuple[str, ...], ...],
     layers: tuple[tuple[str, ...], ...],
-    width: str | None,
+    width: float | None,
     groups: tuple[tuple[str, ...], ...],
     drop_groups: tuple[tuple[str, ...], ...],
     redact: bool,
@@ -118,7 +140,7 @@ def command(
     settings = Settings(
         tasks=options.flat(tasks),
         layers=options.flat(layers),
-        width=options.WIDTHS[width] if width else None,
+        width=width,
         groups=options.flat(groups),
         drop_groups=options.flat(drop_groups),
         redact=redact,

@@ -88,5 +88,15 @@ def command(
     settings = Settings(given["split"], given["model"], given["device"], Limits(max_pixels))
     style = options.style("taken", output, given)
     found = files.gather(inputs, pixels.READ_EXTENSIONS, recursive)
-    jobs = files.plan(found, inputs, output, options.FEATURES)
+    reads = options.network_files(settings.model)
+    jobs = files.plan(found, inputs, output, options.FEATURES, reads)
+    _check_extensions(jobs)
     return batch.run(functools.partial(take_one, settings), jobs, style)
+
+
+def _check_extensions(jobs: list[files.Job]) -> None:
+    """Refuse names that promise anything else; those without an extension promise nothing."""
+    for job in jobs:
+        if job.target is not None and job.target.suffix not in ("", options.FEATURES):
+            message = f"{job.target}: features are written as {options.FEATURES}"
+            raise click.BadParameter(message, param_hint="--output")

@@ -23,10 +23,12 @@ class Input:
     Attributes:
         path: where it is, or None for standard input.
         relative: its name below the folder that was given, from which the output's is made.
+        problem: why there is nothing to read, where that is known beforehand.
     """
 
     path: Path | None
     relative: Path
+    problem: str | None = None
 
     @property
     def name(self) -> str:
@@ -34,13 +36,19 @@ class Input:
         return STANDARD if self.path is None else os.fspath(self.path)
 
     def source(self) -> str | bytes:
-        """The path, or what came through standard input."""
+        """The path, or what came through standard input.
+
+        Raises:
+            RequestError: there is nothing to read.
+        """
+        if self.problem is not None:
+            raise RequestError(self.problem)
         return sys.stdin.buffer.read() if self.path is None else os.fspath(self.path)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its result goes (None: standard output)."""
+    """One input and where its result goes (None: standard output, or there can be none)."""
 
     input: Input
     target: Path | None
@@ -51,11 +59,11 @@ def gather(
 ) -> list[Input]:
     """Find the inputs: files as they are named, and what has one of `extensions` in folders.
 
-    A file that is not there is an input too: it fails when its turn comes, and the others do not.
-    The same file named twice is one input.
+    A file that is not there is an input too, and so is a folder without any: they fail when their
+    turn comes, and the others do not.  The same file named twice is one input.
 
     Raises:
-        RequestError: a folder holds no input, or standard input is named twice.
+        click.UsageError: standard input is named twice.
     """
     found: dict[str, Input] = {}
     for argument in arguments:
@@ -68,20 +76,21 @@ def gather(
         if not path.is_dir():
             found.setdefault(os.path.realpath(path), Input(path, Path(path.name)))
             continue
-        inside = _walk(path, extensions, recursive)
-        if not inside:
-            below = "" if recursive else " (folders in it are entered with --recursive)"
-            kinds = " ".join(sorted(extensions))
-            raise RequestError(f"{path}: the folder holds no input: {kinds}{below}")
+        try:
+            inside = _walk(path, extensions, recursive)
+        except RequestError as error:
+            found.setdefault(os.path.realpath(path), Input(path, Path(path.name), str(error)))
+            continue
         for file in inside:
             found.setdefault(os.path.realpath(file), Input(file, file.relative_to(path)))
     return list(found.values())
 
 
 def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> list[Path]:
+    """The inputs in a folder; RequestError where there is none, or it cannot be read."""
     try:
         candidates = folder.rglob("*") if recursive else folder.iterdir()
-        return sorted(
+        inside = sorted(
             path
             for path in candidates
             if path.suffix.lower() in extensions
@@ -90,10 +99,19 @@ def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> list[Pa
         )
     except OSError as error:
         raise RequestError(f"{folder}: {error.strerror or error}") from error
+    if not inside:
+        below = "" if recursive else " (folders in it are entered with --recursive)"
+        kinds = " ".join(sorted(extensions))
+        raise RequestError(f"{folder}: the folder holds no input: {kinds}{below}")
+    return inside
 
 
 def plan(
-    inputs: Sequence[Input], arguments: Sequence[str], output: str, extension: str
+    inputs: Sequence[Input],
+    arguments: Sequence[str],
+    output: str,
+    extension: str,
+    reads: Iterable[str | Path] = (),
 ) -> list[Job]:
     """Say where each result goes, before anything is done.
 
@@ -105,10 +123,11 @@ def plan(
         arguments: what `gather` was given.
         output: what -o was given.
         extension: of results in a folder, with its dot.
+        reads: further files that are read, which no result may replace either.
 
     Raises:
-        click.UsageError: two results with one name, a result in place of its input, or several
-            results for one file.
+        click.UsageError: two results with one name, a result in place of a file that is read, or
+            several results for one file.
     """
     several = len(inputs) > 1 or any(os.path.isdir(argument) for argument in arguments)
     if output == STANDARD:
@@ -124,25 +143,56 @@ def plan(
             f"several results need a folder, and {output} is a file; give it a /"
         )
     else:
-        jobs = [Job(each, Path(output) / each.relative.with_suffix(extension)) for each in inputs]
+        jobs = [Job(each, _within(output, each, extension)) for each in inputs]
     _refuse_clashes(jobs)
+    refuse_inputs([job.target for job in jobs], [*paths(inputs), *reads])
     return jobs
 
 
+def _within(folder: str, each: Input, extension: str) -> Path | None:
+    if each.problem is not None:
+        return None
+    return Path(folder) / each.relative.with_suffix(extension)
+
+
 def _refuse_clashes(jobs: Sequence[Job]) -> None:
-    sources = {os.path.realpath(job.input.path): job for job in jobs if job.input.path is not None}
     taken: dict[str, Job] = {}
     for job in jobs:
-        assert job.target is not None
-        where = os.path.normcase(os.path.realpath(job.target))
+        if job.target is None:
+            continue
+        where = place(job.target)
         if where in taken:
             raise click.UsageError(
                 f"{taken[where].input.name} and {job.input.name} would both be written to"
                 f" {job.target}; rename one, or encode them into different folders"
             )
-        if where in sources and not _is_special(job.target):
-            raise click.UsageError(f"{job.target} is an input; write the result somewhere else")
         taken[where] = job
+
+
+def paths(inputs: Iterable[Input]) -> list[Path]:
+    """The files among inputs."""
+    return [each.path for each in inputs if each.path is not None]
+
+
+def refuse_inputs(targets: Iterable[Path | None], reads: Iterable[str | Path]) -> None:
+    """Keep results from replacing what they are made of.
+
+    Args:
+        targets: where results go; None for standard output.
+        reads: every file that is read for them.
+
+    Raises:
+        click.UsageError: a target is one of these files, by whatever name.
+    """
+    sources = {place(path) for path in reads}
+    for target in targets:
+        if target is not None and place(target) in sources and not is_special(target):
+            raise click.UsageError(f"{target} is an input; write the result somewhere else")
+
+
+def place(path: str | Path) -> str:
+    """What all names of one file have in common."""
+    return os.path.normcase(os.path.realpath(path))
 
 
 def refuse_terminal() -> None:
@@ -175,7 +225,7 @@ def write_whole(target: Path, data: bytes) -> None:
     """
     final = Path(os.path.realpath(target))  # a link stays one, and what it points to is replaced
     try:
-        if _is_special(final):
+        if is_special(final):
             with final.open("wb") as file:
                 file.write(data)
             return
@@ -193,5 +243,6 @@ def write_whole(target: Path, data: bytes) -> None:
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
+    """Whether a path is a device or a pipe, which takes many results and loses none."""
     return path.exists() and not path.is_file() and not path.is_dir()

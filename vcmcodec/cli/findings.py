@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vcmcodec.bitstream.constants import SIGNATURE
+from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.limits import Limits
+from vcmcodec.bitstream.ranges import ByteSource
 from vcmcodec.cli import show
-from vcmcodec.errors import RequestError
+from vcmcodec.cli.batch import Failure
+from vcmcodec.errors import RequestError, VcmError
+from vcmcodec.sources import opened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,14 +62,15 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found in one input, and the pictures that were made of it, as PNG bytes.
+    """What was found in one input, and the pictures that were made of it, as bytes of files.
 
     Attributes:
         predictions: the results.
         labels: all names that they may bear.
         facts: for `--json`, beside the results.
         warnings: one sentence each.
-        mask, drawing: None where they were not asked for.
+        mask: None where it was not asked for.
+        drawing: the same; or why there is none.
     """
 
     predictions: Predictions
@@ -72,7 +78,7 @@ class Finding:
     facts: dict[str, Any]
     warnings: tuple[str, ...]
     mask: bytes | None
-    drawing: bytes | None
+    drawing: bytes | Failure | None
 
 
 def is_vcm(source: str | bytes) -> bool:
@@ -99,15 +105,21 @@ def in_file(source: str | bytes, settings: Settings, outputs: Outputs) -> Findin
     Raises:
         VcmError: see `machine.analyze`.
     """
-    from vcmcodec import machine
-    from vcmcodec.reader import Reader
-
     if settings.model is not None or settings.size is not None:
         raise RequestError(
             "--model and --size are for pictures: a .vcm file is seen by the network that its base"
             " layer was made for; decode it to show it to another one"
         )
-    with Reader(source, settings.limits) as reader:
+    with opened(source) as file:
+        Container.read(file, settings.limits)  # torch takes seconds, and a bad file needs none
+        return _in_whole_file(file, settings, outputs)
+
+
+def _in_whole_file(file: ByteSource, settings: Settings, outputs: Outputs) -> Finding:
+    from vcmcodec import machine
+    from vcmcodec.reader import Reader
+
+    with Reader(file, settings.limits) as reader:
         found = machine.analyze_reader(
             reader,
             tasks=settings.tasks,
@@ -119,11 +131,10 @@ def in_file(source: str | bytes, settings: Settings, outputs: Outputs) -> Findin
         warnings = (*reader.warnings, *machine.shortfalls(reader, settings.tasks))
         facts = {"bytes_read": reader.bytes_read, "warnings": list(warnings)}
         labels = _labels_of(reader, found, settings.device)
-        rgb = None
-        if outputs.drawing is not None:
-            rgb = _shown(reader, settings)
-    finding = _finding(found, labels, rgb, outputs)
-    return replace(finding, facts=facts, warnings=warnings)
+        drawing = _drawn(
+            lambda: _shown(reader, settings), found, labels, outputs.drawing, settings.score
+        )
+    return Finding(found, labels, facts, warnings, _mask(found, outputs), drawing)
 
 
 def _labels_of(reader: Reader, found: Predictions, device: str) -> tuple[str, ...]:
@@ -142,14 +153,18 @@ def _shown(reader: Reader, settings: Settings) -> npt.NDArray[np.uint8]:
     """The best picture that the file has of what was analyzed: its own preview, if only that."""
     import numpy as np
 
+    from vcmcodec import catalogue
+
+    if catalogue.profile(reader.header.profile).source == "features":
+        raise RequestError("the file holds features, and no picture to draw on")
     image = reader.decode(groups=settings.groups, background=MISSING, device=settings.device)
     return np.asarray(image.convert("RGB"))
 
 
 def in_picture(
-    source: str | bytes, settings: Settings, outputs: Outputs, backend: Backend
+    source: str | bytes, settings: Settings, outputs: Outputs, load: Callable[[], Backend]
 ) -> Finding:
-    """Analyze a picture, a path or the bytes of its file.
+    """Analyze a picture, a path or the bytes of its file, with the network that `load` gives.
 
     Raises:
         PictureError: it cannot be read.
@@ -161,35 +176,57 @@ def in_picture(
         raise RequestError("--groups are those of a .vcm file; a picture has none")
     if settings.vision is not None:
         raise RequestError("--vision goes with .vcm files; a picture's network is named by --model")
-    picture = pixels.read(source, settings.limits)
+    data = pixels.bytes_of(source)
+    picture = pixels.read(data, settings.limits)
+    backend = load()  # not before there is a picture: torch takes seconds
     tasks = [task for task in settings.tasks if task in backend.tasks]
     if not tasks:
         able = ", ".join(backend.tasks)
         raise RequestError(f"this network does not do {settings.task}; it does {able}")
     found = backend.predict(picture.rgb, tasks, settings.score)
-    rgb = picture.rgb if outputs.drawing is not None else None
-    return _finding(found, backend.labels, rgb, outputs)
+    facts = {"bytes_read": len(data), "warnings": list(picture.warnings)}
+    drawing = _drawn(lambda: picture.rgb, found, backend.labels, outputs.drawing, settings.score)
+    mask = _mask(found, outputs)
+    return Finding(found, backend.labels, facts, picture.warnings, mask, drawing)
 
 
-def _finding(
-    found: Predictions,
-    labels: tuple[str, ...],
-    rgb: npt.NDArray[np.uint8] | None,
-    outputs: Outputs,
-) -> Finding:
+def _mask(found: Predictions, outputs: Outputs) -> bytes | None:
+    """The areas as a PNG, which loses nothing."""
     from vcmcodec.vision import drawing
 
-    mask = drawn = None
-    if outputs.mask is not None and found.label_map is not None:
-        mask = _png(drawing.mask_image(found.label_map))
-    if rgb is not None:
-        drawn = _png(drawing.draw(rgb, found, labels))
-    return Finding(found, labels, {}, (), mask, drawn)
-
-
-def _png(image: Any) -> bytes:
+    if outputs.mask is None or found.label_map is None:
+        return None
     out = io.BytesIO()
-    image.save(out, "PNG")
+    drawing.mask_image(found.label_map).save(out, "PNG")
+    return out.getvalue()
+
+
+def _drawn(
+    rgb: Callable[[], npt.NDArray[np.uint8]],
+    found: Predictions,
+    labels: tuple[str, ...],
+    target: Path | None,
+    score: float,
+) -> bytes | Failure | None:
+    """The drawing as a picture file; where there can be none, the results stand nevertheless.
+
+    Args:
+        rgb: gives the picture to draw on.
+        found, labels: what is drawn, and all names that it may bear.
+        target: whose extension says the format; None where no drawing is asked for.
+        score: of the classes that are listed.
+    """
+    from vcmcodec import pixels
+    from vcmcodec.vision import drawing
+
+    if target is None:
+        return None
+    out = io.BytesIO()
+    try:
+        format = target.suffix.removeprefix(".") or "png"
+        pixels.save(drawing.draw(rgb(), found, labels, score), out, format)
+    except VcmError as error:
+        return Failure(error.code, f"no drawing: {error}")
     return out.getvalue()
 
 
@@ -208,8 +245,7 @@ def tell(name: str, found: Predictions, score: float) -> None:
     for thing in found.objects or ():
         box = ", ".join(f"{v:.0f}" for v in thing.box)
         table.add_row("object", thing.label, f"{100 * thing.score:.0f} %", _bar(thing.score), box)
-    shown = [c for c in found.classes or () if c.score >= score] or list(found.classes or ())[:1]
-    for item in shown:
+    for item in found.likely(score):
         table.add_row("class", item.label, f"{100 * item.score:.0f} %", _bar(item.score))
     if found.label_map is not None:
         for label, part in found.label_map.areas().items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,20 @@ import click
 from vcmcodec import edit
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files, options, show
+from vcmcodec.sources import FileSource
 
 
 def merge_all(inputs: list[files.Input], limits: Limits, _: str | bytes) -> batch.Product:
     """Merge all inputs into one file."""
-    data = edit.merge([each.source() for each in inputs], limits=limits)
+    data = edit.merge([_part(each) for each in inputs], limits=limits)
     facts = {"sources": [each.name for each in inputs], "bytes": len(data)}
     return batch.Product(data, facts, show.size(len(data)), 0)
+
+
+def _part(each: files.Input) -> str | FileSource:
+    """A part, with a name by which errors call it."""
+    source = each.source()
+    return FileSource(io.BytesIO(source), "standard input") if isinstance(source, bytes) else source
 
 
 @click.command("merge", short_help="Put parts of a file together again.")
@@ -41,8 +49,9 @@ def command(inputs: tuple[str, ...], output: str, **given: Any) -> int:
         raise click.UsageError(f"merging makes one file, and {output} is a folder")
     if output == files.STANDARD:
         files.refuse_terminal()
-    # The parts are all read before anything is written, so the result may replace one of them.
+    target = None if output == files.STANDARD else Path(output)
+    files.refuse_inputs([target], files.paths(found))
     names = ", ".join(each.name for each in found)
     whole = files.Input(Path(names), Path(names))
-    job = files.Job(whole, None if output == files.STANDARD else Path(output))
-    return batch.run(functools.partial(merge_all, found, options.limits_of(given)), [job], style)
+    work = functools.partial(merge_all, found, options.limits_of(given))
+    return batch.run(work, [files.Job(whole, target)], style)

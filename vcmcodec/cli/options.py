@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from vcmcodec import catalogue
-from vcmcodec.bitstream.constants import LayerId
+from vcmcodec.bitstream.constants import WIDTHS, LayerId
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files
 
@@ -21,7 +22,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 TASK_NAMES = [spec.name for spec in catalogue.TASKS]
 MACHINE_TASK_NAMES = [spec.name for spec in catalogue.TASKS if spec.layer == LayerId.BASE]
 FEATURES = ".safetensors"  # extension of feature files
-WIDTHS = {"0.25": 0.25, "0.5": 0.5, "1": 1.0}
 
 
 class CommaList(click.ParamType[tuple[str, ...]]):
@@ -134,6 +134,31 @@ class Size(click.ParamType[int]):
         return int(float(match[1]) * self._UNITS[match[2]])
 
 
+class Width(click.ParamType[float]):
+    """A width of the decoder, however the number is written."""
+
+    name = "width"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read the number, and refuse what is none of the widths."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if number not in WIDTHS.values():
+            self.fail(f"{value!r} is not one of {self._listed(', ')}", param, ctx)
+        return number
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """What `--help` shows behind the option."""
+        return self._listed("|")
+
+    def _listed(self, between: str) -> str:
+        return between.join(f"{width:g}" for width in WIDTHS.values())
+
+
 def inputs(metavar: str) -> Callable[[Command], Command]:
     """One or more inputs."""
     return click.argument("inputs", nargs=-1, required=True, metavar=metavar)
@@ -141,7 +166,16 @@ def inputs(metavar: str) -> Callable[[Command], Command]:
 
 def output(text: str) -> Callable[[Command], Command]:
     """Where the result goes."""
-    return click.option("-o", "--output", required=True, metavar="FILE|DIR/|-", help=text)
+    return click.option(
+        "-o", "--output", required=True, metavar="FILE|DIR/|-", callback=named, help=text
+    )
+
+
+def named(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A callback that refuses an empty name, which would only fail once the work is done."""
+    if value == "":
+        raise click.BadParameter("the name is empty")
+    return value
 
 
 def recursive(command: Command) -> Command:
@@ -177,6 +211,12 @@ def vision(command: Command) -> Command:
     )(command)
 
 
+def network_files(*networks: str | None) -> list[Path]:
+    """The files that `--model` and `--vision` name, by themselves or as NAME=FILE."""
+    named = (part for text in networks if text for part in (text, text.partition("=")[2]))
+    return [Path(part) for part in named if part and os.path.isfile(part)]
+
+
 def parallel(command: Command) -> Command:
     """Processes, threads and device."""
     command = click.option(
@@ -204,8 +244,14 @@ def as_json(command: Command) -> Command:
     )(command)
 
 
-def figures_as_json(command: Command) -> Command:
-    """All figures of a measurement for programs."""
+def figures_as_json(command: Callable[..., Any]) -> Callable[..., Any]:
+    """All figures of a measurement for programs; and no result of it replaces what it reads."""
+
+    @functools.wraps(command)
+    def checked(*args: Any, **given: Any) -> Any:
+        _keep_apart(click.get_current_context())
+        return command(*args, **given)
+
     return click.option(
         "--json",
         "json_target",
@@ -214,7 +260,29 @@ def figures_as_json(command: Command) -> Command:
         callback=_json_target,
         metavar="[FILE.json]",
         help="Write all figures as JSON: to a file, or (-, or no name) in place of the tables.",
-    )(command)
+    )(checked)
+
+
+def _keep_apart(ctx: click.Context) -> None:
+    """Refuse results of a measurement in place of what it reads, or of one another.
+
+    Raises:
+        click.UsageError: two options name one file.
+    """
+    written: dict[str, str] = {}
+    read: list[Path] = []
+    for param in ctx.command.params:
+        value = ctx.params.get(str(param.name))
+        is_result = isinstance(param.type, Result) or param.name == "json_target"
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, Path) or (isinstance(one, str) and one != files.STANDARD):
+                if not is_result:
+                    read += network_files(os.fspath(one))
+                    continue
+                if files.place(one) in written and not files.is_special(Path(one)):
+                    raise click.UsageError(f"two results would be written to {one}")
+                written[files.place(one)] = os.fspath(one)
+    files.refuse_inputs(map(Path, written.values()), read)
 
 
 def _json_target(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:

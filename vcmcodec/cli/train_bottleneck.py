@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vcmcodec.cli import options, show, training_options
+from vcmcodec.cli import files, options, show, training_options
 from vcmcodec.cli.training_view import training_view
 
 _EXISTING = click.Path(exists=True, path_type=Path)
@@ -80,6 +80,10 @@ def command(
     vision network stays as it is, and the model works with that network alone.  The same command
     goes on where the run stopped; one that has reached its last step only exports.
     """
+    if bool(data) == (labels is not None):
+        raise click.UsageError("give --data, or --labels, and not both")
+    if target is not None:
+        files.refuse_inputs([target / f"{model}.safetensors"], options.network_files(vision))
     import numpy as np
     import torch
 
@@ -89,8 +93,6 @@ def command(
     from vcmcodec.training import export as exporting
     from vcmcodec.training.bottleneck import BottleneckRecipe
 
-    if bool(data) == (labels is not None):
-        raise click.UsageError("give --data, or --labels, and not both")
     torch.set_num_threads(threads)
     recipe = BottleneckRecipe(splits, rate="l1" if rate == "l1" else "estimator")
     recipe = dataclasses.replace(

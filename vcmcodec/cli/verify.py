@@ -9,6 +9,7 @@ import click
 
 from vcmcodec import edit
 from vcmcodec.cli import batch, files, options, show
+from vcmcodec.errors import TruncatedError
 
 
 @click.command("verify", short_help="Check that files are whole and undamaged.")
@@ -39,17 +40,22 @@ def command(inputs: tuple[str, ...], *, deep: bool, recursive: bool, **given: An
         return edit.verify(source, deep=True, decode_symbols=decode_symbols, limits=limits)
 
     def tell(name: str, report: edit.Report) -> bool:
-        if style.json:
-            show.json_line({"source": name} | dataclasses.asdict(report))
-        elif not style.quiet:
+        if not style.json and not style.quiet:
             _print(name, report, style.verbose)
         if not report.ok:
-            bad = sum(finding.problem is not None for finding in report.findings)
-            total = len(report.findings)
-            show.complain(f"damaged: {bad} of {total} substreams", name)
+            batch.fail(name, _failure(report), style, dataclasses.asdict(report))
+        elif style.json:
+            show.json_line({"source": name} | dataclasses.asdict(report))
         return report.ok
 
     return batch.inspect(look, tell, files.gather(inputs, {".vcm"}, recursive), style)
+
+
+def _failure(report: edit.Report) -> batch.Failure:
+    """How much is damaged, with the code of the first finding."""
+    codes = [finding.code for finding in report.findings if finding.problem is not None]
+    message = f"damaged: {len(codes)} of {len(report.findings)} substreams"
+    return batch.Failure(codes[0] if codes else TruncatedError.code, message)
 
 
 def _print(name: str, report: edit.Report, verbose: bool) -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from vcmcodec.vision.predictions import LabelMap, Predictions
+from vcmcodec.vision.predictions import ClassScore, LabelMap, Predictions
 
 _GOLDEN = 0.61803398875  # turns of hue between neighbours in the list: never alike
 AREA_WEIGHT = 0.45
+LISTED = 5  # classes; more would hide the picture
 
 
 def colour_of(index: int) -> tuple[int, int, int]:
@@ -37,7 +38,10 @@ def mask_image(label_map: LabelMap) -> Image.Image:
 
 
 def draw(
-    rgb: npt.NDArray[np.uint8], predictions: Predictions, labels: tuple[str, ...]
+    rgb: npt.NDArray[np.uint8],
+    predictions: Predictions,
+    labels: tuple[str, ...],
+    score: float = 0.3,
 ) -> Image.Image:
     """Draw everything that was found on a copy of the picture.
 
@@ -45,6 +49,7 @@ def draw(
         rgb: (H, W, 3) uint8, the picture that the predictions are about.
         predictions: what to draw.
         labels: all classes, which decides the colours.
+        score: of the classes that are listed, at most five; the best is listed in any case.
 
     Returns:
         A picture of the same size, or larger where it was too small to hold text.
@@ -71,7 +76,8 @@ def draw(
         text = f"{thing.label} {100 * thing.score:.0f}"
         _label(pen, image.size, (x, y, x + w, y + h), text, font, labels.index(thing.label), taken)
     if predictions.classes is not None:
-        _list_classes(pen, image.size, predictions, font, labels)
+        best = predictions.likely(score)[:LISTED]
+        _list_classes(pen, image.size, best, font, labels)
     return image
 
 
@@ -115,11 +121,10 @@ def _label(
 def _list_classes(
     pen: ImageDraw.ImageDraw,
     size: tuple[int, int],
-    predictions: Predictions,
+    best: tuple[ClassScore, ...],
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     labels: tuple[str, ...],
 ) -> None:
-    best = [c for c in predictions.classes or () if c.score >= 0.2][:5]
     lines = [f"{c.label} {100 * c.score:.0f} %" for c in best]
     if not lines:
         return

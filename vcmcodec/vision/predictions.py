@@ -95,6 +95,11 @@ class Predictions:
             self.label_map,
         )
 
+    def likely(self, score: float) -> tuple[ClassScore, ...]:
+        """Classes that people are told of: those from a score up, or else the best one."""
+        classes = self.classes or ()
+        return tuple(c for c in classes if c.score >= score) or classes[:1]
+
     def to_json(self, file: str, task: str) -> dict[str, Any]:
         """One JSON-ready object; only what was asked for is in it."""
         found: dict[str, Any] = {
