@@ -15,6 +15,7 @@ from safetensors.torch import load
 from photographs import NAMES, coffee, photograph
 from vcmcodec import models
 from vcmcodec.codec import decode, encode
+from vcmcodec.errors import RequestError
 from vcmcodec.nn.latent_model import SCALE_COUNT, LatentShape
 from vcmcodec.nn.model_tensors import Model
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
@@ -107,3 +108,15 @@ def test_tables_follow_the_counts() -> None:
     untouched = tables.bits(np.array([0, 3]), np.array([20, 20]))
     gaussian = export.first_tables(2).bits(np.array([0, 3]), np.array([20, 20]))
     assert untouched == pytest.approx(gaussian, abs=0.15)
+
+
+def test_an_export_never_replaces_what_is_not_its_own(tmp_path: Path) -> None:
+    """It replaced models of other profiles, after the whole training."""
+    export.enter(tmp_path, "scene-1", "scene", b"scene", "00" * 8)
+    with pytest.raises(RequestError, match="a scene-1 already, of profile scene"):
+        export.enter(tmp_path, "scene-1", "pyramid", b"pyramid", "11" * 8)
+    assert (tmp_path / "scene-1.safetensors").read_bytes() == b"scene"
+    (tmp_path / "manifest.json").write_text('{"name": "of something else"}')
+    with pytest.raises(RequestError, match="no manifest of models"):
+        export.enter(tmp_path, "scene-2", "scene", b"x", "00" * 8)
+    assert not (tmp_path / "scene-2.safetensors").exists()

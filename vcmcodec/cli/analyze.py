@@ -127,26 +127,6 @@ def _pairs(given: tuple[str, ...] | None) -> tuple[tuple[str, str], ...] | None:
     return tuple((pair.partition("=")[0], pair.partition("=")[2]) for pair in given)
 
 
-def _names(file: Path) -> tuple[str, ...]:
-    """Class names, one a line.
-
-    Raises:
-        click.BadParameter: the file holds none.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        message = f"{file}: class names are expected as text in UTF-8, one a line"
-        raise click.BadParameter(message, param_hint="--labels") from error
-    except OSError as error:
-        message = f"{file}: {error.strerror or error}"
-        raise click.BadParameter(message, param_hint="--labels") from error
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not names:
-        raise click.BadParameter(f"{file}: holds no class name", param_hint="--labels")
-    return names
-
-
 def _targets(
     found: list[files.Input],
     inputs: tuple[str, ...],
@@ -315,7 +295,7 @@ def command(
     settings = Settings(
         limits=options.limits_of(given),
         groups=options.flat(groups),
-        labels=None if labels is None else _names(labels),
+        labels=None if labels is None else options.class_names(labels, "--labels"),
         outputs=_pairs(outputs),
         tasks=asked,
         **{key: given[key] for key in ("score", "model", "vision", "size", "device")},

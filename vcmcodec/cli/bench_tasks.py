@@ -176,8 +176,7 @@ def _plan(asked: dict[str, Any]) -> Plan:
 
     names = None
     if asked["judge_labels"] is not None:
-        lines = asked["judge_labels"].read_text(encoding="utf-8").splitlines()
-        names = tuple(line.strip() for line in lines if line.strip())
+        names = options.class_names(asked["judge_labels"], "--judge-labels")
     sides = asked["base_sides"]
     return Plan(
         asked["codecs"],

@@ -159,6 +159,26 @@ class Width(click.ParamType[float]):
         return between.join(f"{width:g}" for width in WIDTHS.values())
 
 
+def class_names(file: Path, option: str) -> tuple[str, ...]:
+    """Class names from a file that an option names, one a line.
+
+    Raises:
+        click.BadParameter: the file holds none.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        message = f"{file}: class names are expected as text in UTF-8, one a line"
+        raise click.BadParameter(message, param_hint=option) from error
+    except OSError as error:
+        message = f"{file}: {error.strerror or error}"
+        raise click.BadParameter(message, param_hint=option) from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise click.BadParameter(f"{file}: holds no class name", param_hint=option)
+    return names
+
+
 def inputs(metavar: str) -> Callable[[Command], Command]:
     """One or more inputs."""
     return click.argument("inputs", nargs=-1, required=True, metavar=metavar)

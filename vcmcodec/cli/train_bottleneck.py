@@ -85,7 +85,6 @@ def command(
     if target is not None:
         files.refuse_inputs([target / f"{model}.safetensors"], options.network_files(vision))
     import numpy as np
-    import torch
 
     from vcmcodec import catalogue
     from vcmcodec.profiles import bottleneck
@@ -93,7 +92,7 @@ def command(
     from vcmcodec.training import export as exporting
     from vcmcodec.training.bottleneck import BottleneckRecipe
 
-    torch.set_num_threads(threads)
+    training_options.prepare(threads, target, model, "bottleneck")
     recipe = BottleneckRecipe(splits, rate="l1" if rate == "l1" else "estimator")
     recipe = dataclasses.replace(
         recipe,

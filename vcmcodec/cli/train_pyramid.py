@@ -59,14 +59,12 @@ def command(
     The vision network stays as it is, and the model works with that network alone.  The same
     command goes on where the run stopped; one that has reached its last step only exports.
     """
-    import torch
-
     from vcmcodec import catalogue
     from vcmcodec.training import export as exporting
     from vcmcodec.training import pyramid_run
     from vcmcodec.training.pyramid import PyramidRecipe
 
-    torch.set_num_threads(threads)
+    training_options.prepare(threads, target, model, "pyramid")
     recipe = PyramidRecipe(levels=levels, interleaved=interleaved)
     recipe = dataclasses.replace(
         recipe,

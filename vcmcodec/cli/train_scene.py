@@ -48,14 +48,12 @@ def command(
     The same command goes on where the run stopped, to the step; one that has reached its last
     step only exports.
     """
-    import torch
-
     from vcmcodec.bitstream.constants import TaskId
     from vcmcodec.training import export as exporting
     from vcmcodec.training.scene import SceneRecipe
     from vcmcodec.training.scene_run import train
 
-    torch.set_num_threads(threads)
+    training_options.prepare(threads, target, model, "scene")
     recipe = SceneRecipe()
     recipe = dataclasses.replace(
         recipe,

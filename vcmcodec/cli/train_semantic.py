@@ -88,13 +88,11 @@ def command(
     Each stage goes on from what the one before left in the folder.  The same command goes on where
     a stage stopped; one that has reached its last step only exports.
     """
-    import torch
-
     from vcmcodec.training import semantic_adaptor, semantic_features, semantic_run
     from vcmcodec.training.semantic import AdaptorRecipe, CodecRecipe, FeaturesRecipe
 
     _check(stage, data, objects, target)
-    torch.set_num_threads(threads)
+    training_options.prepare(threads, target, model, "semantic")
     common: dict[str, Any] = {"seed": seed, "until": until, "device": device}
     if stage == "features":
         weights: dict[str, Any] = {"price": price, "retained": retained}

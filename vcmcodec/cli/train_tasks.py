@@ -90,11 +90,9 @@ def command(
 
     Picture codec and vision network stay as they are; the model works with these two alone.
     """
-    import torch
-
     from vcmcodec.training import photographs, tasks
 
-    torch.set_num_threads(threads)
+    training_options.prepare(threads, target, model, "tasks")
     chosen, reduced = _read_qualities(qualities), _read_qualities(reduced_quality)
     recipe = tasks.TasksRecipe(seed=seed)
     recipe = dataclasses.replace(recipe, steps=recipe.steps if steps is None else steps)

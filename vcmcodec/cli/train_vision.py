@@ -77,7 +77,7 @@ def command(
     from vcmcodec.training.vision_pictures import read_samples
     from vcmcodec.training.vision_teacher import Teachers
 
-    torch.set_num_threads(threads)
+    training_options.prepare(threads, target, model, "vision")
     recipe = dataclasses.replace(vision_recipe.RECIPES[name], seed=seed)
     if steps is not None:
         recipe = vision_recipe.with_steps(recipe, steps)

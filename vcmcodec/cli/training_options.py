@@ -24,6 +24,26 @@ start = click.option(
 quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 
 
+def prepare(threads: int, target: Path | None, model: str, profile: str) -> None:
+    """What every training does first.
+
+    Args:
+        threads: of torch.
+        target: where the finished model will be written, if it will.
+        model, profile: its name and kind.
+
+    Raises:
+        RequestError: it could not be written there.
+    """
+    import torch
+
+    from vcmcodec.training.export import check_room
+
+    if target is not None:
+        check_room(target, model, profile)
+    torch.set_num_threads(threads)
+
+
 def run_folder(
     says: str = "Where the run lives: state, log, TensorBoard files.  A run that is there goes on.",
 ) -> Decorator[Any]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vcmcodec.bitstream.constants import LayerId
 from vcmcodec.entropy.cdf import Tables, gaussian_tables, tables_from_counts
+from vcmcodec.errors import RequestError
 from vcmcodec.nn.gain import RATE_LEVEL_MAX
 from vcmcodec.nn.latent_codec import LatentCodec
 from vcmcodec.nn.latent_model import SCALE_COUNT
@@ -194,17 +195,40 @@ def write_model(model: Model) -> tuple[bytes, str]:
     return blob, metadata["fingerprint"]
 
 
+def check_room(folder: Path, model_id: str, profile: str) -> dict[str, Any]:
+    """The manifest of a folder that a model may be written to; an empty one where there is none.
+
+    Raises:
+        RequestError: it is no manifest, or a model of another profile has that name.
+    """
+    path = folder / "manifest.json"
+    if not path.exists():
+        return {"models": []}
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        profiles = {str(line["id"]): str(line["profile"]) for line in manifest["models"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"{path} is there and no manifest of models: {error}") from error
+    taken = profiles.get(model_id, profile)
+    if taken != profile:
+        raise RequestError(f"{folder} has a {model_id} already, of profile {taken}: name another")
+    return manifest
+
+
 def enter(
     folder: Path, model_id: str, profile: str, blob: bytes, mark: str, **facts: object
 ) -> None:
     """Write the weight file and its line in `manifest.json`; it becomes the profile's default.
 
     Both files appear whole or not at all, since others may read the folder meanwhile.
+
+    Raises:
+        RequestError: see `check_room`.
     """
+    manifest = check_room(folder, model_id, profile)
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / f"{model_id}.safetensors", blob)
     path = folder / "manifest.json"
-    manifest = json.loads(path.read_text()) if path.exists() else {"models": []}
     others = [m for m in manifest["models"] if m["id"] != model_id]
     for other in others:
         if other["profile"] == profile:
