@@ -63,16 +63,102 @@ def encode(
     Raises:
         VcmError: as there.
     """
-    from vcmcodec import adaptation
-    from vcmcodec.profiles import scene
+    from vcmcodec.profiles.scene import Levels
 
     _refuse_what_features_need(spec, options)
     picture = pixels.read(image, limits)
     plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device)
     tasks = choose_tasks(spec, options.tasks)
+    job = _prepare(spec, picture, plan, tasks, options, device)
+    usual = _default_base_quality(job.model, tasks, job.reduced, job.looking is not None)
+    levels = _levels(tasks, options, usual)
+    target = target_bytes(options, picture.height, picture.width)
+    if target is None:
+        both = options.base_quality is None and {info.task for info in tasks} == {TaskId.HUMAN}
+        return job.noted(_encode_open(job.finish, job.pieces, levels, both))
+    plain = _search(job.finish, list(job.pieces()), (levels, usual), tasks, options, target)
+    if job.looking is None:
+        return plain
+
+    def adapted(level: int) -> Encoded:
+        at = Levels(level, None)
+        return job.finish(at, job.pieces(at))
+
+    found = fit(adapted, plain, target)
+    return plain if found is plain else job.noted(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Looking:
+    """Who looks while a base layer is adapted, and how often."""
+
+    model: TasksModel
+    effort: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Job:
+    """A picture that is ready to be coded, at whatever levels.
+
+    Attributes:
+        several: whether it has more than one group, counted before one of them may vanish.
+        reduced: whether it was reduced.
+        looking: who looks while its base is adapted; None where it is not.
+    """
+
+    picture: pixels.Picture
+    model: Model
+    plan: grouping.GroupPlan | None
+    tasks: tuple[TaskInfo, ...]
+    options: EncodeOptions
+    source: Source
+    several: bool
+    reduced: bool
+    looking: _Looking | None
+
+    def pieces(self, at: Levels | None = None) -> Iterable[Piece]:
+        """Analyse the picture, and adapt it to some levels where anybody looks."""
+        from vcmcodec import adaptation
+        from vcmcodec.profiles import scene
+
+        for_people = any(info.task == TaskId.HUMAN for info in self.tasks)
+        found = scene.analyse(self.model, self.source, len(LayerId) if for_people else 1)
+        if at is None or self.looking is None:
+            return found
+        adapt = functools.partial(
+            adaptation.adapted, self.model, self.looking.model, self.source, rgb=self.picture.rgb,
+            rate_level=at.base, effort=self.looking.effort,
+        )  # fmt: skip
+        return map(adapt, found)
+
+    def finish(self, at: Levels, parts: Iterable[Piece], tally: Tally | None = None) -> Encoded:
+        """Code what `pieces` gave, and put the file together."""
+        from vcmcodec.profiles import scene
+
+        picture, plan, options = self.picture, self.plan, self.options
+        apart = self.reduced or self.looking is not None
+        header = _header(picture, self.model, plan, self.tasks, at, self.source, apart)
+        runs = scene.encode(self.model, self.source, parts, at, digest=options.digest, tally=tally)
+        data = files.write(header, [*named(runs, plan), *_extras(picture, plan, options, header)])
+        return Encoded(data, header, picture.warnings + (plan.warnings if plan else ()))
+
+    def noted(self, encoded: Encoded) -> Encoded:
+        """Say it where groups were adapted, which ties them together."""
+        if self.looking is None or not self.several:
+            return encoded
+        return dataclasses.replace(encoded, warnings=(*encoded.warnings, ADAPTED_TOGETHER))
+
+
+def _prepare(
+    spec: catalogue.ProfileSpec, picture: pixels.Picture, plan: grouping.GroupPlan | None,
+    tasks: tuple[TaskInfo, ...], options: EncodeOptions, device: str,
+) -> _Job:  # fmt: skip
+    """Load the model, reduce picture and groups, and find out who looks."""
+    from vcmcodec.profiles import scene
+
     model = load_model(spec.name, options.model, device=device)
     size = _coded_size(picture, model, tasks, options)
-    several = plan is not None and len(plan.groups) > 1  # before one of them may vanish
+    several = plan is not None and len(plan.groups) > 1
     rgb, reduced = picture.rgb, size != (picture.height, picture.width)
     if reduced:
         rgb, plan = _reduced(rgb, plan, size)
@@ -80,45 +166,7 @@ def encode(
     tile = scene.tile_side((labels.shape[0], labels.shape[1]))
     source = scene.Source(rgb, labels, len(plan.groups) if plan else 1, tile)
     looking = _looking(model, source, tasks, options, device, several)
-    usual = _default_base_quality(model, tasks, reduced, looking is not None)
-    levels = _levels(tasks, options, usual)
-    target = target_bytes(options, picture.height, picture.width)
-    widths = len(LayerId) if levels.people is not None else 1
-
-    def finish(
-        at: scene.Levels, parts: Iterable[scene.Piece], tally: scene.Tally | None = None
-    ) -> Encoded:
-        header = _header(picture, model, plan, tasks, at, source, reduced or looking is not None)
-        runs = scene.encode(model, source, parts, at, digest=options.digest, tally=tally)
-        data = files.write(header, [*named(runs, plan), *_extras(picture, plan, options, header)])
-        notes = picture.warnings + (plan.warnings if plan else ())
-        return Encoded(data, header, notes)
-
-    def pieces(at: scene.Levels | None = None) -> Iterable[scene.Piece]:
-        found = scene.analyse(model, source, widths)
-        if at is None or looking is None:
-            return found
-        adapt = functools.partial(
-            adaptation.adapted, model, looking.model, source, rgb=picture.rgb,
-            rate_level=at.base, effort=looking.effort,
-        )  # fmt: skip
-        return map(adapt, found)
-
-    def adapted(level: int) -> Encoded:
-        at = scene.Levels(level, None)
-        return finish(at, pieces(at))
-
-    plain = None
-    if target is None:
-        both = options.base_quality is None and {info.task for info in tasks} == {TaskId.HUMAN}
-        encoded = _encode_open(finish, pieces, levels, both)
-    else:
-        plain = encoded = _search(finish, list(pieces()), (levels, usual), tasks, options, target)
-        if looking is not None:
-            encoded = fit(adapted, plain, target)
-    if looking is None or not several or encoded is plain:
-        return encoded
-    return dataclasses.replace(encoded, warnings=(*encoded.warnings, ADAPTED_TOGETHER))
+    return _Job(picture, model, plan, tasks, options, source, several, reduced, looking)
 
 
 def _refuse_what_features_need(spec: catalogue.ProfileSpec, options: EncodeOptions) -> None:
@@ -161,14 +209,6 @@ def _encode_open(
         f" {asked.people / 100:g}"
     )
     return dataclasses.replace(encoded, warnings=(*encoded.warnings, note))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Looking:
-    """Who looks while a base layer is adapted, and how often."""
-
-    model: TasksModel
-    effort: int
 
 
 def _looking(
