@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vcmcodec import grouping
+from vcmcodec import grouping, reduction
 from vcmcodec.bitstream.header import Box
 from vcmcodec.errors import LimitError, PictureError, RequestError, VcmError
 
@@ -146,7 +146,7 @@ def test_in_a_reduced_picture_a_box_claims_every_cell_that_its_cells_touch(
     given_boxes = data.draw(st.lists(st.tuples(place, place, place, place), min_size=1, max_size=5))
     boxes = [{"id": 9 - i, "box": list(box)} for i, box in enumerate(given_boxes)]
     plan = grouping.from_boxes(boxes, height, width)
-    less = grouping.reduced(plan, (height, width), coded)
+    less = reduction.reduce_groups(plan, (height, width), coded)
     check(less, *coded)
     areas = {
         b["id"]: (min(width, b["box"][0] + b["box"][2]) - min(width, b["box"][0]))
@@ -165,9 +165,9 @@ def test_a_reduced_mask_goes_by_centres_and_boxes_do_not() -> None:
     cells = np.zeros((8, 8), np.uint8)
     cells[:, 3:5] = 1
     mask = grouping.from_mask(cells, 128, 128)
-    assert grouping.reduced(mask, (128, 128), (48, 48)).ids.tolist() == [[0, 1, 0]] * 3
+    assert reduction.reduce_groups(mask, (128, 128), (48, 48)).ids.tolist() == [[0, 1, 0]] * 3
     boxes = grouping.from_boxes([{"box": [40, 0, 24, 128]}], 128, 128)
-    assert grouping.reduced(boxes, (128, 128), (48, 48)).ids.tolist() == [[1, 1, 0]] * 3
+    assert reduction.reduce_groups(boxes, (128, 128), (48, 48)).ids.tolist() == [[1, 1, 0]] * 3
 
 
 def test_given_ids_are_kept_and_the_others_filled_in() -> None:

@@ -52,7 +52,7 @@ def by_masks(rgb: np.ndarray, size: tuple[int, int], plan: grouping.GroupPlan) -
 @given(reductions())
 def test_a_coded_pixel_is_the_mean_of_its_own_groups_pixels(drawn: Drawn) -> None:
     rgb, size, plan = drawn
-    coded = grouping.reduced(plan, (rgb.shape[0], rgb.shape[1]), size)
+    coded = reduction.reduce_groups(plan, (rgb.shape[0], rgb.shape[1]), size)
     found = reduction.reduce(rgb, size, plan.ids, coded.ids)
     assert found.shape == (*size, 3)
     ids, checked = pixels_of(coded.ids, *size), 0
@@ -69,7 +69,7 @@ def test_a_coded_pixel_is_the_mean_of_its_own_groups_pixels(drawn: Drawn) -> Non
 @given(reductions(), st.integers(0, 4))
 def test_what_other_groups_show_does_not_matter(drawn: Drawn, which: int) -> None:
     rgb, size, plan = drawn
-    coded = grouping.reduced(plan, (rgb.shape[0], rgb.shape[1]), size)
+    coded = reduction.reduce_groups(plan, (rgb.shape[0], rgb.shape[1]), size)
     group = coded.groups[which % len(coded.groups)].id
     inside = pixels_of(plan.ids == group, *rgb.shape[:2])[..., None]
     mine = pixels_of(coded.ids == group, *size)
@@ -86,7 +86,7 @@ def test_what_a_group_does_not_fill_of_a_cell_is_completed_from_the_nearest() ->
     rgb[:, :16] = 10
     rgb[:, 16:32] = 30
     plan = grouping.from_boxes([{"box": [0, 0, 32, 64]}], 64, 64)
-    coded = grouping.reduced(plan, (64, 64), (24, 24))
+    coded = reduction.reduce_groups(plan, (64, 64), (24, 24))
     assert coded.ids.tolist() == [[1, 0], [1, 0]]
     found = reduction.reduce(rgb, (24, 24), plan.ids, coded.ids)[0, :, 0]
     assert found[:5].tolist() == [10] * 5
@@ -106,7 +106,7 @@ def test_a_large_picture_is_never_held_as_floats() -> None:
     rgb = np.zeros((2400, 3200, 3), np.uint8)
     cells = (np.indices((150, 200)).sum(0) // 20 % 7).astype(np.uint8)
     plan = grouping.from_mask(cells, 2400, 3200)
-    coded = grouping.reduced(plan, (2400, 3200), (312, 416))
+    coded = reduction.reduce_groups(plan, (2400, 3200), (312, 416))
     tracemalloc.start()
     reduction.reduce(rgb, (312, 416), plan.ids, coded.ids)
     peak = tracemalloc.get_traced_memory()[1]

@@ -17,9 +17,59 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vcmcodec.bitstream.constants import CELL
+from vcmcodec.grouping import MAX_ID, GroupPlan, make_plan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+def reduce_groups(plan: GroupPlan, true: tuple[int, int], coded: tuple[int, int]) -> GroupPlan:
+    """The same groups on the cells of a picture that is reduced before it is coded.
+
+    Boxes claim every cell that their true cells touch, the smaller on top.  Of a mask a cell
+    belongs to the group of the true cell under its centre.
+
+    Args:
+        plan: of the true picture.
+        true, coded: height and width before and after.
+    """
+    sides = list(zip(true, coded, strict=True))
+    if plan.stacked:
+        ranks = np.zeros(MAX_ID + 1, np.uint8)
+        ranks[list(plan.stacked)] = np.arange(len(plan.stacked))
+        topmost = ranks[plan.ids]
+        for axis, (before, after) in enumerate(sides):
+            topmost = _greatest_touched(topmost, before, after, axis)
+        ids = np.array(plan.stacked, np.uint8)[topmost]
+    else:
+        ids = plan.ids[np.ix_(*(_under_centres(before, after) for before, after in sides))]
+    facts = {group.id: (group.label, group.score) for group in plan.groups}
+    kept = {int(value) for value in np.unique(ids)}
+    lost = [
+        f"group {group.label or group.id} has no cell left in the reduced picture; it vanishes,"
+        " and its pixels with it"
+        for group in plan.groups
+        if group.id not in kept
+    ]
+    return make_plan(ids, facts, [*plan.warnings, *lost], plan.stacked)
+
+
+def _greatest_touched(
+    values: NDArray[np.uint8], before: int, after: int, axis: int
+) -> NDArray[np.uint8]:
+    """The greatest value among the true cells that each coded cell touches along one axis."""
+    edges = np.minimum(np.arange(-(-after // CELL) + 1) * CELL, after) * before  # in 1 / after
+    spans = np.stack([edges[:-1] // (CELL * after), -(-edges[1:] // (CELL * after))], 1)
+    padded = np.insert(values, values.shape[axis], 0, axis)  # a span may end behind the last cell
+    return np.asarray(np.maximum.reduceat(padded, spans.reshape(-1), axis)).take(
+        np.arange(0, spans.size, 2), axis
+    )
+
+
+def _under_centres(before: int, after: int) -> NDArray[np.int64]:
+    """The true cell under the centre of each coded cell along one side."""
+    centre = np.minimum(np.arange(-(-after // CELL)) * CELL + CELL // 2, after - 1)
+    return np.asarray((2 * centre + 1) * before // (2 * after) // CELL)
 
 
 def reduce(

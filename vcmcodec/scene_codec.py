@@ -276,7 +276,7 @@ def _reduced(
     """A picture and its groups at the size at which they are coded."""
     if plan is None:
         return pixels.reduce(rgb, size), None
-    coded = grouping.reduced(plan, (rgb.shape[0], rgb.shape[1]), size)
+    coded = reduction.reduce_groups(plan, (rgb.shape[0], rgb.shape[1]), size)
     if len(plan.groups) == 1:
         return pixels.reduce(rgb, size), coded
     return reduction.reduce(rgb, size, plan.ids, coded.ids), coded

@@ -277,3 +277,6 @@ def test_a_description_says_what_is_missing():
     part = describe(Container.read(select(Container.read(whole), layers=["full"])))
     assert not part.cut_off
     assert [layer.whole for layer in part.layers] == [False, False, True]
+    assert all(task.whole for task in describe(Container.read(whole)).tasks)
+    assert [task.whole for task in cut.tasks] == [False, True]
+    assert not any(task.whole for task in part.tasks)

@@ -14,9 +14,10 @@ from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.describe import describe
 from vcmcodec.codec import EncodeOptions, decode, encode, encode_picture
 from vcmcodec.errors import RequestError
-from vcmcodec.grouping import from_boxes, from_mask, reduced
+from vcmcodec.grouping import from_boxes, from_mask
 from vcmcodec.pixels import reduce
 from vcmcodec.reader import Reader
+from vcmcodec.reduction import reduce_groups
 
 HEIGHT, WIDTH, SIDE = 240, 330, 160
 
@@ -111,7 +112,7 @@ def test_a_group_that_is_too_small_vanishes_with_a_warning() -> None:
     cells = np.zeros((15, 21), np.uint8)
     cells[0, 0] = 3
     plan = from_mask(cells, HEIGHT, WIDTH, {3: "dot"})
-    less = reduced(plan, (HEIGHT, WIDTH), (32, 44))
+    less = reduce_groups(plan, (HEIGHT, WIDTH), (32, 44))
     assert [group.id for group in less.groups] == [0]
     assert "dot has no cell left" in less.warnings[-1]
     options = EncodeOptions(tasks=["detection"], longer_side=44)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vcmcodec.bitstream import texts
-from vcmcodec.bitstream.constants import CELL, FILE_WIDE_LAYERS, WIDTHS, Kind
+from vcmcodec.bitstream.constants import CELL, FILE_WIDE_LAYERS, WIDTHS, Kind, LayerId
 from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.directory import Entry, kind_name
 from vcmcodec.bitstream.header import Header
@@ -62,12 +62,18 @@ class GroupFacts:
 
 @dataclass(frozen=True, slots=True)
 class TaskFacts:
-    """One task; `num_bytes` counts the header and every critical substream up to its layer."""
+    """One task.
+
+    Attributes:
+        num_bytes: of the header and of everything up to the task's layer that who has it reads.
+        whole: whether the file has every layer that the task reads.
+    """
 
     name: str
     layer: str
     num_bytes: int
     bpp: float
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +197,15 @@ def _task_facts(container: Container) -> Iterable[TaskFacts]:
             layer=info.layer.name.lower(),
             num_bytes=num_bytes,
             bpp=_bpp(container, num_bytes),
+            whole=_has_layers_up_to(container, info.layer),
         )
+
+
+def _has_layers_up_to(container: Container, layer: LayerId) -> bool:
+    """Whether of every layer up to one something is there, and all of that is whole."""
+    needed = [info.layer for info in container.header.layers if info.layer <= layer]
+    found = [[e for e in container.find(layer=one) if e.critical] for one in needed]
+    return all(entries and all(map(container.is_whole, entries)) for entries in found)
 
 
 def _layer_facts(container: Container) -> Iterable[LayerFacts]:

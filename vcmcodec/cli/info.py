@@ -76,7 +76,8 @@ def tree(name: str, seen: Description) -> Tree:
     root.add(line("header", num_bytes=seen.header_bytes))
     tasks = root.add(line("tasks", "what each has to read"))
     for task in seen.tasks:
-        tasks.add(line(task.name, f"up to {task.layer}", num_bytes=task.num_bytes))
+        lost = "" if task.whole else "not in this file"
+        tasks.add(line(task.name, f"up to {task.layer}", lost, num_bytes=task.num_bytes))
     texts = root.add(line("text")) if seen.text else root
     for key, value in seen.text.items():
         texts.add(line(show.printable(key), show.printable(value)))
