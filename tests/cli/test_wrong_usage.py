@@ -122,6 +122,7 @@ ODD = [
     ("encode a.png -o x.vcm --base-quality 80", "above the picture's quality, 60"),
     ("encode a.png -o x.vcm --base-quality 80 --quality 79.5", "above the picture's quality, 79.5"),
     ("encode a.png -o x.vcm --base-quality 9 --target-bpp 1 --task detection", "cannot both hold"),
+    ("encode a.png -o x.vcm --task detection -Q 1 --base-quality 1", "have one quality"),
     ("encode a.png -o x.vcm --task detection --text a=b", "kept with the layers for people"),
     ("encode a.png -o x.vcm --profile pyramid --text a=b", "kept with the layers for people"),
     ("encode a.png -o x.vcm --profile pyramid --task human", "does not serve human"),

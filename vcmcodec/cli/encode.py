@@ -189,6 +189,8 @@ def _wrong_for_pictures(settings: Settings, for_people: bool) -> list[tuple[Any,
          f"--base-quality {base:g} is above the picture's quality, {quality:g}"),
         (target and settings.base_quality is not None and not for_people,
          "--base-quality and a target cannot both hold for files of a base layer alone"),
+        (settings.quality is not None and settings.base_quality is not None and not for_people,
+         "files for machines alone have one quality: give --quality or --base-quality, not both"),
     ]  # fmt: skip
 
 
