@@ -15,6 +15,7 @@ from vcmcodec.bitstream.profile_rules import CODERS
 
 UNKNOWN_ANCILLARY = 0x2A
 # Those that may have several layers more often: many tests are about layers.
+_LAYERED = (ProfileId.SCENE, ProfileId.BOTTLENECK)
 _PROFILES = (*[ProfileId.SCENE, ProfileId.BOTTLENECK] * 3, ProfileId.PYRAMID, ProfileId.SEMANTIC)
 PAYLOAD = st.binary(max_size=40)
 
@@ -63,28 +64,33 @@ def feature_parameters(draw) -> bytes:
 
 
 @st.composite
-def rated_layers(draw, profile: ProfileId) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def rated_layers(
+    draw, profile: ProfileId, layered: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Layers that a profile allows, and their rate levels."""
     base = draw(st.integers(0, 10_000))
     if profile in (ProfileId.PYRAMID, ProfileId.SEMANTIC):
         return (0,), (base,)
-    layers = draw(st.sampled_from([(0,), (0, 1), (0, 1, 2), (0, 2)]))
+    layers = draw(st.sampled_from([(0, 1), (0, 1, 2), (0, 2), *([] if layered else [(0,)])]))
     people = draw(st.integers(base, 10_000)) if profile == ProfileId.SCENE else base
     return layers, tuple(people if layer else base for layer in layers)
 
 
 @st.composite
-def headers(draw) -> tuple[Header, tuple[int, ...]]:
+def headers(draw, layered: bool = False) -> tuple[Header, tuple[int, ...]]:
+    """Legal headers, and their cells' labels; `layered`: some task reads less than all layers."""
     width, height = draw(st.integers(1, 90)), draw(st.integers(1, 90))
-    profile = draw(st.sampled_from(_PROFILES))
+    profile = draw(st.sampled_from(_LAYERED if layered else _PROFILES))
     coded = CodedSize(height, width)
     parameters = b"" if profile == ProfileId.SCENE else draw(feature_parameters())
     if profile == ProfileId.SCENE and draw(st.booleans()):
         coded = CodedSize(draw(st.integers(1, height)), draw(st.integers(1, width)))
         parameters = coded.pack()
     groups, labels = draw(groups_of_a_grid(-(-coded.height // 16), -(-coded.width // 16)))
-    layers, rates = draw(rated_layers(profile))
+    layers, rates = draw(rated_layers(profile, layered))
     tasks = draw(st.dictionaries(st.sampled_from([0, 1, 2, 3, 77]), st.sampled_from(layers)))
+    if layered:
+        tasks[draw(st.sampled_from([0, 1, 2, 3, 77]))] = 0
     minor = draw(st.sampled_from([0, 0, 0, 4]))
     header = Header(
         profile=profile,
@@ -108,9 +114,9 @@ def headers(draw) -> tuple[Header, tuple[int, ...]]:
 
 
 @st.composite
-def made_files(draw) -> MadeFile:
+def made_files(draw, layered: bool = False) -> MadeFile:
     """Files with a latent in every layer, tile and group, and anything else now and then."""
-    header, labels = draw(headers())
+    header, labels = draw(headers(layered))
     parts = []
     for layer in (info.layer for info in header.layers):
         for tile in range(header.tile_count):
