@@ -75,12 +75,14 @@ class EncodeOptions:
         """Refuse what is of another kind, before anything is read.
 
         Raises:
-            RequestError: a number or the texts are none.
+            RequestError: a number or the texts are none, or an effort is below 0.
         """
         for name in _NUMBERS:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
                 raise RequestError(f"{name} must be a number, not {value!r}")
+        if self.effort is not None and self.effort < 0:
+            raise RequestError(f"an effort of {self.effort} is below 0")
         if self.text is not None and not isinstance(self.text, Mapping):
             raise RequestError(f"text must be pairs of key and value, not {self.text!r}")
 

@@ -175,7 +175,8 @@ def encode_features(
     split = check_split(module, model, options.split or found.split)
     if split != found.split:
         raise RequestError(f"these features are of split point {found.split}, not {split}")
-    pixels.check_size(found.geometry.height, found.geometry.width, limits)
+    max_pixels = (limits or Limits()).max_pixels
+    pixels.check_size(found.geometry.height, found.geometry.width, max_pixels)
     module.check(model, found)
     plan = plan_groups(groups, found.geometry.height, found.geometry.width, None, device)
     return _encode(spec, module, model, found, plan, options)
@@ -231,8 +232,6 @@ def _encode(
 def _effort(spec: catalogue.ProfileSpec, options: EncodeOptions) -> int:
     """How often the network looks while the latent is adapted to it: never, unless asked."""
     effort = options.effort or 0
-    if effort < 0:
-        raise RequestError(f"an effort of {effort} is below 0")
     if effort and not spec.adapts:
         raise RequestError(f"profile {spec.name} codes features as they are: it takes no effort")
     return effort

@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ import numpy as np
 from vcmcodec.bitstream.constants import CELL, MAX_LABEL_BYTES
 from vcmcodec.bitstream.header import Box, Group
 from vcmcodec.bitstream.limits import Limits
+from vcmcodec.bitstream.texts import is_line
 from vcmcodec.errors import LimitError, PictureError, RequestError
 
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ def _parse_box(item: Any, place: int, box_id: int, height: int, width: int) -> _
     if score is not None and not (_is_number(score) and 0 <= score <= 1):
         raise PictureError(f"{where}: a score lies between 0 and 1, not {score!r}")
     label = str(item.get("label", item.get("category_id", "")))
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in label):
+    if not is_line(label):
         raise PictureError(f"{where}: the label {label!r} holds control characters")
     if len(label.encode()) > MAX_LABEL_BYTES:
         raise PictureError(f"{where}: the label has more than {MAX_LABEL_BYTES} bytes")

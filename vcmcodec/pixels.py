@@ -109,13 +109,13 @@ def read(source: Source, limits: Limits | None = None) -> Picture:
     """
     max_pixels = (limits or Limits()).max_pixels
     if isinstance(source, Picture):
-        _check_size(source.height, source.width, max_pixels)
+        check_size(source.height, source.width, max_pixels)
         return source
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
     notes: list[str] = []
     if isinstance(source, Image.Image):
-        _check_size(source.height, source.width, max_pixels)
+        check_size(source.height, source.width, max_pixels)
         with _only_own_errors():
             return _coded_form(source, notes)
     with _only_own_errors(), open_image(source, max_pixels) as image:
@@ -125,7 +125,7 @@ def read(source: Source, limits: Limits | None = None) -> Picture:
         with _opening, python_warnings.catch_warnings(record=True) as caught:
             python_warnings.simplefilter("always")
             image.load()
-        _check_size(image.height, image.width, max_pixels)  # an icon's header may understate it
+        check_size(image.height, image.width, max_pixels)  # an icon's header may understate it
         notes += [f"Pillow: {warning.message}" for warning in caught]
         if deep:
             notes.append("16 bits a channel reduced to 8")
@@ -161,7 +161,7 @@ def open_image(
         finally:
             Image.MAX_IMAGE_PIXELS = pillow_limit
     with image:
-        _check_size(image.height, image.width, max_pixels)
+        check_size(image.height, image.width, max_pixels)
         yield image
 
 
@@ -307,17 +307,13 @@ def _only_own_errors() -> Iterator[None]:
         raise PictureError(f"damaged picture: {one_line(error)}") from error
 
 
-def check_size(height: int, width: int, limits: Limits | None = None) -> None:
+def check_size(height: int, width: int, max_pixels: int) -> None:
     """Refuse sizes that no picture has, or no picture that is read here.
 
     Raises:
         PictureError: no pixels.
-        LimitError: more than `limits.max_pixels`, whole cells counted.
+        LimitError: more than `max_pixels`, whole cells counted.
     """
-    _check_size(height, width, (limits or Limits()).max_pixels)
-
-
-def _check_size(height: int, width: int, max_pixels: int) -> None:
     if height < 1 or width < 1:
         raise PictureError(f"the picture has no pixels ({width} x {height})")
     covered = -(-height // CELL) * -(-width // CELL) * CELL**2  # whole cells are coded
@@ -333,7 +329,7 @@ def _from_array(array: NDArray[Any], max_pixels: int) -> Picture:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3):
         raise PictureError(f"an array must be (H, W, 3) or (H, W), not {array.shape}")
-    _check_size(array.shape[0], array.shape[1], max_pixels)
+    check_size(array.shape[0], array.shape[1], max_pixels)
     grey = array.shape[2] == 1
     rgb = np.repeat(array, 3, axis=2) if grey else np.array(array, order="C")
     return Picture(rgb, grey)

@@ -225,8 +225,6 @@ def _looking(
     """
     asked = options.effort
     for_people = any(info.task == TaskId.HUMAN for info in tasks)
-    if asked is not None and asked < 0:
-        raise RequestError(f"an effort of {asked} is below 0")
     if asked and for_people:
         raise RequestError("effort adapts files for machines alone; this one is for people, too")
     if asked == 0 or for_people:

@@ -17,11 +17,11 @@ from vcmcodec.bitstream.constants import CoderId, LayerId, ProfileId, TaskId
 from vcmcodec.bitstream.cursor import ByteReader, ByteWriter
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.bitstream.parameters import CodedSize
+from vcmcodec.bitstream.texts import CONTROL
 from vcmcodec.errors import FormatError, RequestError, UnsupportedError, VcmError
 
 Fail = Callable[[str, str], VcmError]
 _Id = TypeVar("_Id", ProfileId, CoderId, LayerId)
-_CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +275,7 @@ def _check_groups(header: Header, fail: Fail) -> None:
 def _group_faults(group: Group, rows: int, columns: int) -> Iterator[tuple[str, str]]:
     if not 0 <= group.id <= c.MAX_GROUP_ID:
         yield "id", f"{group.id} is not within 0..{c.MAX_GROUP_ID}"
-    if not _CONTROL.isdisjoint(group.label):
+    if not CONTROL.isdisjoint(group.label):
         yield "label", "holds control characters"
     if len(group.label.encode("utf-8", "surrogatepass")) > c.MAX_LABEL_BYTES:
         yield "label", f"is longer than {c.MAX_LABEL_BYTES} bytes"
