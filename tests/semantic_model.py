@@ -20,9 +20,9 @@ from vcmcodec.profiles import semantic
 from vcmcodec.training import export
 from vcmcodec.training.semantic import start_at_pca
 from vcmcodec.vision import generic
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.generic import Adaptor, GenericFacts, GenericNetwork
 from vcmcodec.vision.geometry import prepare
-from vcmcodec.vision.network import VisionConfig
 
 LATENT = LatentShape(slices=(8, 24), phases=(2, 2), layers=(0, 0), hyper=4, levels=semantic.LEVELS)
 CONFIG = VisionConfig(

@@ -13,8 +13,9 @@ from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConf
 from vcmcodec.training.export import enter
 from vcmcodec.training.tasks_export import export
 from vcmcodec.vision import weights
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.labels import VOC
-from vcmcodec.vision.network import TASKS, VisionConfig, VisionNetwork
+from vcmcodec.vision.network import TASKS, VisionNetwork
 from vcmcodec.vision.sight import DEPTHS, channel_weights
 
 QUALITIES = {"detection": 30.0, "segmentation": 25.0, "classification": 10.0}

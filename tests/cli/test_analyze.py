@@ -14,8 +14,9 @@ from PIL import Image
 
 from vcmcodec.cli.analyze import command
 from vcmcodec.vision import drawing, weights
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.labels import VOC
-from vcmcodec.vision.network import VisionConfig, VisionNetwork
+from vcmcodec.vision.network import VisionNetwork
 from vcmcodec.vision.predictions import ClassScore, Predictions
 
 

@@ -16,7 +16,8 @@ from vcmcodec.nn.gain import Level
 from vcmcodec.nn.task_tensors import KEY, pack, read_facts, unpack
 from vcmcodec.nn.transforms import Synthesis, TransformShape
 from vcmcodec.training.tasks import own_stages, stem_input, transform_shape
-from vcmcodec.vision.network import VisionConfig, VisionNetwork
+from vcmcodec.vision.config import VisionConfig
+from vcmcodec.vision.network import VisionNetwork
 
 CODEC = TransformShape(trunk=(12, 24), latent=(64, 96), trunk_blocks=1, latent_blocks=2)
 FACTS = {"scene": "0123456789abcdef", "vision": "fedcba9876543210"}

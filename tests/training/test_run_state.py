@@ -44,7 +44,8 @@ from vcmcodec.training.scene import (
     task_loss,
 )
 from vcmcodec.training.tasks import transform_shape
-from vcmcodec.vision.network import VisionConfig, VisionNetwork
+from vcmcodec.vision.config import VisionConfig
+from vcmcodec.vision.network import VisionNetwork
 
 TRANSFORM = TransformShape(trunk=(8, 16, 24), latent=(6, 12, 20), trunk_blocks=1, latent_blocks=1)
 LATENT = LatentShape(

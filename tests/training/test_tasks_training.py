@@ -18,7 +18,8 @@ from vcmcodec.nn.transforms import Synthesis, TransformShape
 from vcmcodec.training import preview_front
 from vcmcodec.training.photographs import Views
 from vcmcodec.training.tasks import TasksRecipe, TasksTrainer, train_tasks
-from vcmcodec.vision.network import VisionConfig, VisionNetwork
+from vcmcodec.vision.config import VisionConfig
+from vcmcodec.vision.network import VisionNetwork
 
 SMALL = VisionConfig(
     stem=8, c2=8, c3=16, c4=16, c5=16, blocks=(2, 1, 1, 1), pyramid=(16, 16, 24), head=8

@@ -31,8 +31,8 @@ from vcmcodec.training.vision import (
 from vcmcodec.training.vision_batches import Batch, VisionBatches, sampling_weights
 from vcmcodec.training.vision_cache import record_key
 from vcmcodec.training.vision_pictures import Sample, decode_all, read_samples
-from vcmcodec.training.vision_recipe import Phase, VisionRecipe, with_steps
-from vcmcodec.training.vision_stages import DeepRecipe, StageLessons
+from vcmcodec.training.vision_recipe import AreasRecipe, Phase, VisionRecipe, with_steps
+from vcmcodec.training.vision_stages import DeepRecipe, stage_lessons
 from vcmcodec.training.vision_teacher import Lesson, stage_loss, start_at_means, taught_features
 from vcmcodec.training.vision_views import (
     IGNORED,
@@ -42,7 +42,9 @@ from vcmcodec.training.vision_views import (
     known_objects,
 )
 from vcmcodec.vision import weights
-from vcmcodec.vision.network import STAGE_STRIDES, VisionConfig, VisionNetwork
+from vcmcodec.vision.config import VisionConfig
+from vcmcodec.vision.heads import DeepSegmentationHead
+from vcmcodec.vision.network import STAGE_STRIDES, VisionNetwork
 from vcmcodec.vision.split import split_points
 from vcmcodec.vision.tasks.detection import box_iou
 
@@ -341,7 +343,7 @@ def test_deep_stages_learn_alone(data: Path, cache: Path) -> None:
     recipe = dataclasses.replace(RECIPE, steps=40, warmup=1, decay=0.01, still=0, deep=DEEP)
     trainer = VisionTrainer(recipe, torch.device("cpu"), look)
     views = VisionBatches(data, cache, side=64, size=2, mosaic=0.0)
-    lessons = StageLessons(trainer.network, views, lambda rgb: look(rgb).stages, 1)
+    lessons = stage_lessons(trainer.network, views, lambda rgb: look(rgb).stages, 1)
     trainer.step = 1
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     losses = [trainer.deep_step(lessons)["deep"]]
@@ -455,15 +457,23 @@ def test_the_command_trains_and_exports(
             self.look = partial(look, config=VisionConfig())
             self.stages = lambda rgb: self.look(rgb).stages
 
+        def areas(self, rgb: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+            count, side = len(rgb), rgb.shape[2]
+            shapes = DeepSegmentationHead.STAGES.items()
+            stages = {n: torch.randn(count, c, side // 16, side // 16) for n, c in shapes}
+            return stages, self.look(rgb).segmentation
+
     monkeypatch.setattr("vcmcodec.training.vision_teacher.Teachers", Made)
     run, target = tmp_path / "run", tmp_path / "weights"
-    line = ["--data", data, "--cache", cache, "--run", run, "--steps", 1, "--batch-scale", 0.1]
+    line = ["--data", data, "--cache", cache, "--run", run, "--steps", 3, "--batch-scale", 0.1]
     line += ["--export", target, "--model", "vision-test", "--size", 128]
     done = CliRunner().invoke(command, [str(part) for part in line], standalone_mode=False)
     assert done.exception is None, done.exception
-    assert {"last.pt", "log.jsonl"} <= {path.name for path in run.iterdir()}
+    assert {"last.pt", "areas.pt", "log.jsonl"} <= {path.name for path in run.iterdir()}
     (entry,) = json.loads((target / "manifest.json").read_text())["models"]
     assert (entry["id"], entry["profile"]) == ("vision-test", "vision")
     model = weights.load(target / entry["file"])
-    assert (model.longer_side, model.facts["steps"]) == (128, 1)
+    assert model.longer_side == 128
+    assert model.facts == {"steps": 3, "steps_areas": 1}
+    assert model.network.config.areas == AreasRecipe().width
     assert entry["sha256"] == hashlib.sha256((target / entry["file"]).read_bytes()).hexdigest()

@@ -13,8 +13,9 @@ from vcmcodec import codec, pretrained
 from vcmcodec.errors import WeightsError
 from vcmcodec.training.export import enter
 from vcmcodec.vision import weights
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.labels import VOC
-from vcmcodec.vision.network import VisionConfig, VisionNetwork
+from vcmcodec.vision.network import VisionNetwork
 
 
 def sure_network() -> VisionNetwork:

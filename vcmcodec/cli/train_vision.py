@@ -73,7 +73,7 @@ def command(
     """
     import torch
 
-    from vcmcodec.training import vision, vision_cache, vision_export, vision_recipe
+    from vcmcodec.training import vision, vision_areas, vision_cache, vision_export, vision_recipe
     from vcmcodec.training.vision_pictures import read_samples
     from vcmcodec.training.vision_teacher import Teachers
 
@@ -93,12 +93,22 @@ def command(
                 progress=lambda done, total: view({"step": done, "total": total}),
             )  # fmt: skip
     taught_by = Teachers(teachers, torch.device(device))
+    stopped = _stop_on_signal()
     with training_view(recipe.steps, quiet) as view:
         last = vision.train_vision(
             recipe, data, cache, folder, look=taught_by.look, look_at_stages=taught_by.stages,
             device=device, workers=workers, minutes=minutes,
-            report=_Reporter(view), should_stop=_stop_on_signal(),
+            report=_Reporter(view), should_stop=stopped,
         )  # fmt: skip
+    network, done = vision.load_average(last)
+    if done >= recipe.steps and recipe.areas.steps and not stopped():
+        if not quiet:
+            show.say("everything else is done; the deep segmentation head learns")
+        with training_view(recipe.areas.steps, quiet) as view:
+            vision_areas.train_areas(
+                network.to(device), recipe, data, cache, folder, look=taught_by.areas,
+                minutes=minutes, report=view, should_stop=stopped,
+            )  # fmt: skip
     if target is not None:
         vision_export.export(last, target, model, longer_side=size)
     return 0

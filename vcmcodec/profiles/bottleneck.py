@@ -28,8 +28,9 @@ from vcmcodec.profiles import features
 from vcmcodec.profiles.digests import Digests
 from vcmcodec.profiles.features import FeatureSource, Place
 from vcmcodec.vision.backend import Features
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.geometry import InputGeometry
-from vcmcodec.vision.network import TASKS, VisionConfig, crossing
+from vcmcodec.vision.network import TASKS, crossing
 from vcmcodec.vision.predictions import Predictions
 from vcmcodec.vision.split import SplitPoint, split_points
 

@@ -29,8 +29,9 @@ from vcmcodec.profiles import base_layer, features
 from vcmcodec.profiles.features import FeatureSource, Place
 from vcmcodec.profiles.seeking import Aim, seek
 from vcmcodec.vision.backend import Features
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.geometry import InputGeometry
-from vcmcodec.vision.network import VisionConfig, crossing
+from vcmcodec.vision.network import crossing
 from vcmcodec.vision.predictions import Predictions
 from vcmcodec.vision.sight import DEPTHS, Sight
 from vcmcodec.vision.split import split_points

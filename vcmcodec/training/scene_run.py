@@ -36,7 +36,8 @@ from vcmcodec.training.scene import (
 )
 from vcmcodec.training.starting import start_at_model
 from vcmcodec.training.tasks import own_stages, stem_input, transform_shape
-from vcmcodec.vision.network import VisionConfig, VisionNetwork
+from vcmcodec.vision.config import VisionConfig
+from vcmcodec.vision.network import VisionNetwork
 
 KLT_CROPS = 150
 REPORT_EVERY, SAVE_EVERY, EVALUATE_EVERY = 50, 500, 1500

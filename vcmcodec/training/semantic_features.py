@@ -29,9 +29,9 @@ from torch.func import functional_call
 from vcmcodec.training.loop import Log, Run, TrainingError, schedule
 from vcmcodec.training.semantic import FeaturesRecipe
 from vcmcodec.training.semantic_views import ViewPool, Views, hot_box
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.generic import CONFIG, LEAST_STEP, GenericNetwork, price
 from vcmcodec.vision.layers import channels_last
-from vcmcodec.vision.network import VisionConfig
 
 STAGE = "features"
 EMBEDDING, POINT, HIDDEN = 128, 64, 256

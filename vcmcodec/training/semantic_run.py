@@ -38,9 +38,9 @@ from vcmcodec.training.semantic import (
     start_at_pca,
 )
 from vcmcodec.vision import generic
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.generic import GenericNetwork
 from vcmcodec.vision.geometry import prepare
-from vcmcodec.vision.network import VisionConfig
 
 STAGE = "codec"
 LONGER_SIDE = 352  # pixels of the network's input, as of the pictures that it learned from

@@ -49,8 +49,9 @@ from vcmcodec.training.preview_front import (
 )
 from vcmcodec.vision import weights
 from vcmcodec.vision.backend import PROFILE as VISION
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.layers import ConvNorm, Residual
-from vcmcodec.vision.network import VisionConfig, VisionNetwork
+from vcmcodec.vision.network import VisionNetwork
 
 CELL = 16
 GREY = 0.45  # of the cells that are not there, in the picture that the network should have seen

@@ -31,10 +31,11 @@ from vcmcodec.training.vision_losses import (
     taught_presence_loss,
 )
 from vcmcodec.training.vision_recipe import VisionRecipe
-from vcmcodec.training.vision_stages import LookAtStages, StageLessons, deep_losses
+from vcmcodec.training.vision_stages import LookAtStages, Replayed, deep_losses, stage_lessons
 from vcmcodec.training.vision_teacher import Lesson, stage_loss, start_at_means, taught_features
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.layers import channels_last
-from vcmcodec.vision.network import VisionConfig, VisionNetwork
+from vcmcodec.vision.network import VisionNetwork
 
 Look = Callable[[Tensor], Lesson]
 
@@ -89,7 +90,7 @@ class VisionTrainer:
             "taught_class": recipe.taught * taught_classes,
             "taught_box": recipe.taught * recipe.box * taught_boxes,
             "mask": recipe.segmentation * mask_loss(output, batch),
-            "soft": recipe.soft * taught_mask_loss(output, batch, lesson),
+            "soft": recipe.soft * taught_mask_loss(output, batch, lesson.segmentation),
             "presence": recipe.presence * presence_loss(output, batch),
             "taught_presence": recipe.presence * taught_presence_loss(output, lesson),
             "teach": share * torch.stack(learning).mean(),
@@ -103,7 +104,7 @@ class VisionTrainer:
         self._to_train()
         return self._descend(self.losses(batch))
 
-    def deep_step(self, lessons: StageLessons) -> dict[str, float]:
+    def deep_step(self, lessons: Replayed[dict[str, Tensor]]) -> dict[str, float]:
         """One step in which the stages behind c3 learn alone; returns their losses."""
         recipe = self.recipe
         self._to_train()
@@ -216,7 +217,7 @@ def _rows(
                 data, cache, side=deep.side, size=deep.size, seed=recipe.seed + 1,
                 mosaic=recipe.mosaic, zoom=recipe.zoom,
             )  # fmt: skip
-            lessons = StageLessons(trainer.network, views, look, deep.kept)
+            lessons = stage_lessons(trainer.network, views, look, deep.kept)
             while trainer.goes_deep():
                 yield trainer.deep_step(lessons)
         for batch in batches_from(recipe, data, cache, trainer.step, workers):

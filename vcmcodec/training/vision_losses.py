@@ -142,10 +142,10 @@ def mask_loss(output: VisionOutput, batch: Batch) -> Tensor:
     return loss / balance[truth[truth != 255]].sum().clamp(min=1)
 
 
-def taught_mask_loss(output: VisionOutput, batch: Batch, lesson: Lesson) -> Tensor:
-    """Divergence from the segmenter's classes at stride 8."""
+def taught_mask_loss(output: VisionOutput, batch: Batch, wanted: Tensor) -> Tensor:
+    """Divergence from the segmenter's classes, `wanted` (N, classes + 1, h, w) at stride 8."""
     assert output.segmentation is not None
-    teacher = lesson.segmentation.log_softmax(1)
+    teacher = wanted.log_softmax(1)
     divergence = functional.kl_div(
         output.segmentation.float().log_softmax(1), teacher, reduction="none", log_target=True
     ).sum(1)

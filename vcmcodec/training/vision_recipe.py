@@ -7,7 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from vcmcodec.training.loop import warm_stable_decay
 from vcmcodec.training.vision_stages import DeepRecipe
-from vcmcodec.vision.network import VisionConfig
+from vcmcodec.vision.config import VisionConfig
+
+
+def falling(between: tuple[int, int], step: int) -> float:
+    """1 until the first of two steps, 0 from the second on, linear between."""
+    first, last = between
+    return min(1.0, max(0.0, (last - step) / max(1, last - first)))
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,38 @@ class Phase:
     until: int
     side: int
     size: int
+
+
+@dataclass(frozen=True)
+class AreasRecipe(DeepRecipe):
+    """Numbers of the deep segmentation head's training, after all others.
+
+    Attributes:
+        width: `VisionConfig.areas`.
+        rate, warmup, decay, ema: as of `VisionRecipe`, whose `segmentation`, `soft`, `mosaic`,
+            `weight_decay` and `clip` hold here, too.
+        forced: as of `VisionRecipe`, for the head's own stages.
+        through: share of a stage's gradient that goes on to the stage before.
+        teach: weight of a stage's distance to the teacher's.
+        zoom: range of the picture's longer side over the view's.
+    """
+
+    steps: int = 0
+    size: int = 12
+    kept: int = 130
+    width: int = 160
+    rate: float = 2.5e-3
+    warmup: int = 40
+    decay: float = 0.5
+    ema: float = 0.995
+    forced: tuple[int, int] = (1200, 2400)
+    through: float = 0.3
+    teach: float = 2.0
+    zoom: tuple[float, float] = (0.8, 2.0)
+
+    def forced_at(self, step: int) -> float:
+        """Share of the views whose stages see the teacher's stage before them."""
+        return falling(self.forced, step)
 
 
 @dataclass(frozen=True)
@@ -34,6 +72,7 @@ class VisionRecipe:
         through: share of a stage's gradient that goes on to the stage before.
         still: from this step on the stem, c2 and c3 stay as they are.
         deep: from there on, for its steps, the stages behind them learn alone.
+        areas: afterwards, when the others are done, the deep segmentation head learns alone.
         pace: step size of those stages afterwards, in `rate`: few views a step would undo what
             many have taught.
         weight_decay: on convolution weights.
@@ -57,6 +96,7 @@ class VisionRecipe:
     through: float = 0.2
     still: int = 10**9
     deep: DeepRecipe = field(default_factory=DeepRecipe)
+    areas: AreasRecipe = field(default_factory=AreasRecipe)
     pace: float = 1.0
     weight_decay: float = 0.03
     clip: float = 10.0
@@ -79,8 +119,7 @@ class VisionRecipe:
 
     def forced_at(self, step: int) -> float:
         """Share of the views whose stages see the teacher's features."""
-        first, last = self.forced
-        return min(1.0, max(0.0, (last - step) / max(1, last - first)))
+        return falling(self.forced, step)
 
     def phase_at(self, step: int) -> Phase:
         """The phase that a step belongs to."""
@@ -94,6 +133,7 @@ SHORT = VisionRecipe(
     decay=0.25,
     still=4500,
     deep=DeepRecipe(steps=2400),
+    areas=AreasRecipe(steps=4200),
     pace=0.2,
 )
 # An accelerator: hundreds of views of each picture, so strong augmentation and true sizes.
@@ -106,6 +146,9 @@ LONG = VisionRecipe(
     forced=(4000, 10000),
     mosaic=0.4,
     zoom=(0.6, 2.2),
+    areas=AreasRecipe(
+        steps=12000, size=48, replays=0, forced=(3000, 6000), warmup=200, zoom=(0.6, 2.2)
+    ),
 )
 RECIPES = {"short": SHORT, "long": LONG}
 
@@ -117,18 +160,32 @@ def with_steps(recipe: VisionRecipe, steps: int) -> VisionRecipe:
         replace(phase, until=max(1, round(phase.until * ratio))) if phase.until < 10**9 else phase
         for phase in recipe.phases
     )
-    first, last = recipe.forced
     return replace(
         recipe,
         steps=steps,
         phases=phases,
-        forced=(round(first * ratio), max(1, round(last * ratio))),
+        forced=_scaled(recipe.forced, ratio),
         still=round(recipe.still * ratio),
         deep=replace(recipe.deep, steps=round(recipe.deep.steps * ratio)),
+        areas=replace(
+            recipe.areas,
+            steps=round(recipe.areas.steps * ratio),
+            forced=_scaled(recipe.areas.forced, ratio),
+        ),
     )
+
+
+def _scaled(between: tuple[int, int], ratio: float) -> tuple[int, int]:
+    first, last = between
+    return round(first * ratio), max(1, round(last * ratio))
 
 
 def with_batches(recipe: VisionRecipe, scale: float) -> VisionRecipe:
     """The recipe with every batch `scale` times as large and the step size by its root."""
     phases = tuple(replace(p, size=max(1, round(p.size * scale))) for p in recipe.phases)
-    return replace(recipe, phases=phases, rate=recipe.rate * math.sqrt(scale))
+    areas = replace(
+        recipe.areas,
+        size=max(1, round(recipe.areas.size * scale)),
+        rate=recipe.areas.rate * math.sqrt(scale),
+    )
+    return replace(recipe, phases=phases, rate=recipe.rate * math.sqrt(scale), areas=areas)

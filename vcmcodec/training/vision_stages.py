@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from vcmcodec.training.vision_teacher import c5_in_parts, softened, stage_loss
 from vcmcodec.vision.network import VisionNetwork
 
 DEEP = ("c4", "c5_halved", "c5_wide", "c5", "p3", "p4", "p5")
+Lesson = TypeVar("Lesson")
 LookAtStages = Callable[[Tensor], Mapping[str, Tensor]]
 
 
@@ -49,35 +51,41 @@ class DeepRecipe:
         return int(np.random.default_rng((seed, step)).integers(first, newest + 1))
 
 
-class StageLessons:
-    """Batches by number: the network's own c3 and what the teacher has at the stages behind it.
+class Replayed(Generic[Lesson]):
+    """Lessons by number, of which the last ones are kept.
 
     What was dropped, or never made in this process, is made again, so a run that is resumed goes on
-    with the same batches.
+    with the same lessons.
     """
 
-    def __init__(
-        self, network: VisionNetwork, source: VisionBatches, look: LookAtStages, kept: int
-    ) -> None:
-        """Take the network, whose front no longer learns, and views by number."""
-        self.network, self.source, self.look, self.kept = network, source, look, kept
-        self._made: dict[int, dict[str, Tensor]] = {}
+    def __init__(self, make: Callable[[int], Lesson], kept: int) -> None:
+        """Take what makes a lesson of its number, and how many to keep."""
+        self._make, self._kept = make, kept
+        self._made: dict[int, Lesson] = {}
 
-    def __getitem__(self, number: int) -> dict[str, Tensor]:
+    def __getitem__(self, number: int) -> Lesson:
         if number not in self._made:
             self._made[number] = self._make(number)
-            for old in [n for n in self._made if n <= number - self.kept]:
+            for old in [n for n in self._made if n <= number - self._kept]:
                 del self._made[old]
         return self._made[number]
 
+
+def stage_lessons(
+    network: VisionNetwork, source: VisionBatches, look: LookAtStages, kept: int
+) -> Replayed[dict[str, Tensor]]:
+    """The network's own c3, whose front no longer learns, and the teacher's stages behind it."""
+
     @torch.no_grad()
-    def _make(self, number: int) -> dict[str, Tensor]:
-        rgb = self.source[number].rgb.to(self.network.mean.device)
-        stages = self.look(rgb)
+    def make(number: int) -> dict[str, Tensor]:
+        rgb = source[number].rgb.to(network.mean.device)
+        stages = look(rgb)
         with torch.autocast(rgb.device.type, torch.bfloat16):
-            own = self.network.front_end(rgb, "c3")["c3"]
-        kept = {"c3": own, **{name: stages[name] for name in DEEP}}
-        return {name: value.to(torch.bfloat16) for name, value in kept.items()}
+            own = network.front_end(rgb, "c3")["c3"]
+        shown = {"c3": own, **{name: stages[name] for name in DEEP}}
+        return {name: value.to(torch.bfloat16) for name, value in shown.items()}
+
+    return Replayed(make, kept)
 
 
 def deep_losses(

@@ -8,7 +8,7 @@ learned is a function with other blocks, never a tensor of the teacher.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ STAGES = {
     "p4": "neck16",
     "p5": "neck32",
 }
+# stage of the deep segmentation head -> segmenter's node of the same place and width
+AREA_STAGES = {"mixed": "back16", "deep": "n57", "gathered": "n67"}
 
 
 @dataclass(frozen=True)
@@ -78,20 +80,35 @@ class Teachers:
     def look(self, rgb: Tensor) -> Lesson:
         """Show a batch (N, 3, H, W) in 0..1, sides multiples of 32, to both."""
         out, stages = self._detect(rgb)
-        rgb = rgb.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(rgb.device.type, torch.bfloat16):
-            logits = self.segmenter.run(rgb, {"logits"})["logits"].float()
-        height, width = rgb.shape[2:]
-        # cell i of the segmenter is centred on pixel 16 i, a cell of the student on 8 j + 4
-        fine = functional.interpolate(
-            logits, (height // 4 + 1, width // 4 + 1), mode="bilinear", align_corners=True
-        )
         return Lesson(
             stages=stages,
             scores=out["scores"][:, :, list(VOC_IN_COCO)].float(),
             boxes=out["boxes"].float(),
-            segmentation=fine[:, :, 1::2, 1::2],
+            segmentation=self._segment(rgb, ())[1],
         )
+
+    @torch.no_grad()
+    def areas(self, rgb: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The segmenter's stages by the head's names, and its logits at stride 8."""
+        taps, logits = self._segment(rgb, AREA_STAGES.values())
+        # between its cells, which are centred on pixels 16 i, lie the student's, on 16 j + 8
+        stages = {name: functional.avg_pool2d(taps[tap], 2, 1) for name, tap in AREA_STAGES.items()}
+        return stages, logits
+
+    def _segment(self, rgb: Tensor, taps: Collection[str]) -> tuple[dict[str, Tensor], Tensor]:
+        """Nodes of the segmenter, and its logits where the student's cells are."""
+        rgb = rgb.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(rgb.device.type, torch.bfloat16):
+            out = self.segmenter.run(rgb, {"logits", *taps})
+        height, width = rgb.shape[2:]
+        # cell i of the segmenter is centred on pixel 16 i, a cell of the student on 8 j + 4
+        fine = functional.interpolate(
+            out["logits"].float(),
+            (height // 4 + 1, width // 4 + 1),
+            mode="bilinear",
+            align_corners=True,
+        )
+        return {tap: out[tap].float() for tap in taps}, fine[:, :, 1::2, 1::2]
 
 
 def stage_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from vcmcodec.errors import WeightsError
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.layers import ConvNorm, Residual, channels_last, fold_norms
-from vcmcodec.vision.network import VisionConfig, VisionNetwork, stage
+from vcmcodec.vision.network import VisionNetwork, stage
 from vcmcodec.vision.weights import FINGERPRINT_DIGITS
 
 FORMAT = "vcm-generic-2"

@@ -4,7 +4,7 @@
                                 |        |         |
                                 +--------+---------+--> pyramid p3 /8, p4 /16, p5 /32
                                                          |-> detection head (p3, p4, p5)
-                                                         |-> segmentation head (all, at stride 8)
+                                                         |-> segmentation heads (all, at stride 8)
                                                          `-> classification head (p5)
 
 A split point is a place where the network can be cut.  `front_end(rgb, split)` gives the tensors
@@ -15,23 +15,21 @@ that cross the cut, all of them and no more; `back_end(features, split)` goes on
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vcmcodec.errors import RequestError
-from vcmcodec.vision.layers import (
-    Context,
-    ConvNorm,
-    CrossStage,
-    Fuse,
-    Residual,
-    Separable,
-    fold_norms,
+from vcmcodec.vision.config import VisionConfig
+from vcmcodec.vision.heads import (
+    ClassificationHead,
+    DeepSegmentationHead,
+    DetectionHead,
+    SegmentationHead,
 )
+from vcmcodec.vision.layers import Context, ConvNorm, CrossStage, Fuse, Residual, fold_norms
 
 STRIDES = (8, 16, 32)
 # Share of a class's log-probability of being in the picture that its areas are told: what is not
@@ -48,44 +46,6 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "fpn": ("p3", "p4", "p5"),
 }
 STAGE_STRIDES = {"stem": 2, "c2": 4, "c3": 8, "c4": 16, "c5": 32, "p3": 8, "p4": 16, "p5": 32}
-
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """Every number that decides the network's shape.
-
-    Attributes:
-        stem, c2, c3, c4, c5: channels of the backbone's stages.
-        blocks: blocks in c2, c3, c4, c5.
-        pyramid: channels of p3, p4, p5.
-        head: channels inside the detection head.
-        segmentation: channels inside the segmentation head.
-        classes: number of classes, without background.
-        cross: c5 ends in a cross-stage block; else, as in weight files that do not say, in residual
-            ones.
-    """
-
-    stem: int = 32
-    c2: int = 32
-    c3: int = 64
-    c4: int = 128
-    c5: int = 256
-    blocks: tuple[int, int, int, int] = (2, 2, 2, 1)
-    pyramid: tuple[int, int, int] = (64, 128, 256)
-    head: int = 80
-    segmentation: int = 64
-    classes: int = 20
-    cross: bool = True
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any]) -> VisionConfig:
-        """From JSON, which may have fields that are not known and lack newer ones."""
-        known = {field.name for field in fields(cls)}
-        found: dict[str, Any] = {"cross": False}
-        for name, value in values.items():
-            if name in known:
-                found[name] = tuple(value) if isinstance(value, list) else value
-        return cls(**found)
 
 
 @dataclass
@@ -124,14 +84,6 @@ def last_stage(config: VisionConfig) -> nn.Sequential:
     return nn.Sequential(first, Context(outputs), CrossStage(outputs, blocks))
 
 
-def _start(out: nn.Module, bias: float) -> None:
-    """Small weights and a chosen bias for the last layer of a head."""
-    assert isinstance(out, nn.Conv2d)
-    assert out.bias is not None
-    nn.init.normal_(out.weight, std=0.01)
-    nn.init.constant_(out.bias, bias)
-
-
 class Pyramid(nn.Module):
     """Top-down, then bottom-up fusion of c3, c4, c5 into p3, p4, p5."""
 
@@ -155,75 +107,6 @@ class Pyramid(nn.Module):
         p4 = self.out4(self.down4(p3), t4)
         p5 = self.out5(self.down5(p4), t5)
         return p3, p4, p5
-
-
-class DetectionHead(nn.Module):
-    """Anchor-free: class scores and four distances a cell, own weights for each level."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        levels = config.pyramid
-        self.class_towers = nn.ModuleList(
-            nn.Sequential(Separable(width, config.head), Separable(config.head, config.head))
-            for width in levels
-        )
-        self.box_towers = nn.ModuleList(
-            nn.Sequential(Separable(width, config.head), Separable(config.head, config.head))
-            for width in levels
-        )
-        self.class_outs = nn.ModuleList(nn.Conv2d(config.head, config.classes, 1) for _ in levels)
-        self.box_outs = nn.ModuleList(nn.Conv2d(config.head, 4, 1) for _ in levels)
-        for out in self.class_outs:
-            _start(out, -4.6)  # prior of one hit in a hundred cells
-        for out in self.box_outs:
-            _start(out, 2.5)  # boxes of five cells to begin with
-
-    def forward(self, levels: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        """(class logits, distances in cells), one tensor a level each."""
-        scores, distances = [], []
-        for i, level in enumerate(levels):
-            scores.append(self.class_outs[i](self.class_towers[i](level)))
-            distances.append(
-                functional.softplus(self.box_outs[i](self.box_towers[i](level)).float())
-            )
-        return scores, distances
-
-
-class SegmentationHead(nn.Module):
-    """Class logits at stride 8 from all pyramid levels."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        w3, w4, w5 = config.pyramid
-        width = config.segmentation
-        self.lateral3 = ConvNorm(w3, width, 1, act="")
-        self.lateral4 = ConvNorm(w4, width, 1, act="")
-        self.lateral5 = ConvNorm(w5, width, 1, act="")
-        self.tower = nn.Sequential(nn.ReLU(inplace=True), Residual(width), Separable(width, width))
-        self.out = nn.Conv2d(width, config.classes + 1, 1)
-
-    def forward(self, p3: Tensor, p4: Tensor, p5: Tensor) -> Tensor:
-        """(N, classes + 1, h, w) logits at the stride of p3."""
-        fine = p3.shape[2:]
-        mixed = self.lateral4(p4)
-        deep = functional.interpolate(self.lateral5(p5), mixed.shape[2:], mode="bilinear")
-        mixed = functional.interpolate(mixed + deep, fine, mode="bilinear")
-        return self.out(self.tower(self.lateral3(p3) + mixed))
-
-
-class ClassificationHead(nn.Module):
-    """Presence of each class: the mean and the maximum of a class map at stride 32."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        self.tower = ConvNorm(config.pyramid[2], config.pyramid[2], 1)
-        self.out = nn.Conv2d(config.pyramid[2], config.classes, 1)
-        _start(self.out, -2.0)  # a class is in one picture of eight
-
-    def forward(self, p5: Tensor) -> Tensor:
-        """(N, classes) logits."""
-        scores = self.out(self.tower(p5)).float()
-        return 0.5 * (scores.mean((2, 3)) + scores.amax((2, 3)))
 
 
 def soften_stages(network: nn.Module) -> None:
@@ -268,6 +151,7 @@ class VisionNetwork(nn.Module):
         self.fpn = Pyramid(config)
         self.detection = DetectionHead(config)
         self.segmentation = SegmentationHead(config)
+        self.areas = DeepSegmentationHead(config) if config.areas else None
         self.classification = ClassificationHead(config)
         soften_stages(self)
 
@@ -325,12 +209,19 @@ class VisionNetwork(nn.Module):
         presence = self.classification(have["p5"]) if set(tasks) - {"detection"} else None
         if "segmentation" in tasks:
             assert presence is not None
-            areas = self.segmentation(have["p3"], have["p4"], have["p5"])
+            areas = self._areas(have["p3"], have["p4"], have["p5"])
             prior = PRIOR_SHARE * functional.logsigmoid(presence.detach())
             output.segmentation = areas + functional.pad(prior, (1, 0))[:, :, None, None]
         if "classification" in tasks:
             output.presence = presence
         return output
+
+    def _areas(self, *levels: Tensor) -> Tensor:
+        """Logits of the areas; where there are two heads, the mean of what both find likely."""
+        light = self.segmentation(*levels)
+        if self.areas is None:
+            return light
+        return 0.5 * (light.float().log_softmax(1) + self.areas(*levels).float().log_softmax(1))
 
     def features(self, rgb: Tensor) -> dict[str, Tensor]:
         """All named tensors of one run, for distillation and feature losses."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vcmcodec.vision.network import SPLITS, STAGE_STRIDES, VisionConfig
+from vcmcodec.vision.config import VisionConfig
+from vcmcodec.vision.network import SPLITS, STAGE_STRIDES
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 
 from vcmcodec.errors import WeightsError
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.layers import channels_last
-from vcmcodec.vision.network import VisionConfig, VisionNetwork
+from vcmcodec.vision.network import VisionNetwork
 
 FORMAT = "vcm-vision-1"
 FINGERPRINT_DIGITS = 16

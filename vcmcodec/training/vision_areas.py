@@ -1,0 +1,246 @@
+"""Teaching the vision network's deep segmentation head, when everything else is done.
+
+The head reads the pyramid, which stands still, and its stages have the places and widths of the
+segmentation teacher's: each is taught by itself, at first on the teacher's stage before it
+("forced"), then on its own.  What a batch needs is made once and kept, and shown several times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vcmcodec.errors import RequestError
+from vcmcodec.training.loop import (
+    Log,
+    descend,
+    follow,
+    mean_of_rows,
+    warm_stable_decay,
+    write_checkpoint,
+)
+from vcmcodec.training.muon import MuonAdamW, parameter_groups
+from vcmcodec.training.vision_batches import Batch, VisionBatches
+from vcmcodec.training.vision_losses import mask_loss, taught_mask_loss
+from vcmcodec.training.vision_recipe import AreasRecipe, VisionRecipe
+from vcmcodec.training.vision_stages import Replayed
+from vcmcodec.training.vision_teacher import softened, stage_loss
+from vcmcodec.vision.heads import DeepSegmentationHead
+from vcmcodec.vision.layers import channels_last
+from vcmcodec.vision.network import VisionNetwork, VisionOutput
+
+CHECKPOINT = "areas.pt"  # beside the whole network's
+LEVELS = ("p3", "p4", "p5")
+REPORT_EVERY = 20
+# shows a batch (N, 3, H, W) to the segmenter: its stages, and its logits at stride 8
+LookAtAreas = Callable[[Tensor], tuple[Mapping[str, Tensor], Tensor]]
+
+
+@dataclass(frozen=True)
+class AreaLesson:
+    """What the head learns from in one batch.
+
+    Attributes:
+        levels: p3, p4, p5 of the network itself, bfloat16.
+        stages: of the teacher, by the head's names, bfloat16.
+        areas: (N, classes + 1, H / 8, W / 8) logits of the teacher, float16.
+        batch: masks and what is valid; without its pixels.
+    """
+
+    levels: tuple[Tensor, Tensor, Tensor]
+    stages: Mapping[str, Tensor]
+    areas: Tensor
+    batch: Batch
+
+
+def area_lessons(
+    network: VisionNetwork, source: VisionBatches, look: LookAtAreas, kept: int
+) -> Replayed[AreaLesson]:
+    """Lessons by number of a network that no longer learns."""
+
+    @torch.no_grad()
+    def make(number: int) -> AreaLesson:
+        batch = source[number].to(network.mean.device)
+        stages, areas = look(batch.rgb)
+        with torch.autocast(batch.rgb.device.type, torch.bfloat16):
+            features = network.features(batch.rgb.contiguous(memory_format=torch.channels_last))
+        p3, p4, p5 = (features[name].to(torch.bfloat16) for name in LEVELS)
+        return AreaLesson(
+            (p3, p4, p5),
+            {name: value.to(torch.bfloat16) for name, value in stages.items()},
+            areas.to(torch.float16),
+            replace(batch, rgb=batch.rgb[:, :, :1, :1].clone()),
+        )
+
+    return Replayed(make, kept)
+
+
+class AreaTrainer:
+    """The head, its average, the optimiser and the place in the run."""
+
+    def __init__(self, network: VisionNetwork, recipe: VisionRecipe) -> None:
+        """Take a network whose other parts are done, and begin with an untaught head."""
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.areas, self.step = recipe, recipe.areas, 0
+        config = replace(network.config, areas=recipe.areas.width)
+        self.network = channels_last(network.requires_grad_(False).eval())
+        self.head = channels_last(DeepSegmentationHead(config).to(network.mean.device))
+        self.average = deepcopy(self.head).eval().requires_grad_(False)
+        groups = parameter_groups(self.head, recipe.weight_decay)
+        self.optimiser = MuonAdamW(groups, self.areas.rate)
+
+    def losses(self, lesson: AreaLesson) -> dict[str, Tensor]:
+        """Each loss of one batch, weighted; their sum is what is minimised."""
+        recipe, areas = self.recipe, self.areas
+        random = torch.Generator().manual_seed(recipe.seed * 10**6 + self.step)
+        chosen = torch.rand(len(lesson.areas), generator=random) < areas.forced_at(self.step)
+        shown = chosen.view(-1, 1, 1, 1).to(lesson.areas.device)
+
+        def passed(name: str, own: Tensor) -> Tensor:
+            return torch.where(
+                shown, lesson.stages[name].to(own.dtype), softened(own, areas.through)
+            )
+
+        with torch.autocast(lesson.areas.device.type, torch.bfloat16):
+            stages, logits = self.head.in_parts(lesson.levels, passed)
+        output = VisionOutput(segmentation=logits)
+        wanted = lesson.areas.float()
+        return {
+            f"stage_{name}": areas.teach * stage_loss(own.float(), lesson.stages[name].float())
+            for name, own in stages.items()
+        } | {
+            "mask": recipe.segmentation * mask_loss(output, lesson.batch),
+            "soft": recipe.soft * taught_mask_loss(output, lesson.batch, wanted),
+        }
+
+    @torch.no_grad()
+    def start_at_means(self, lesson: AreaLesson) -> None:
+        """Let the stages that end in a linear layer begin at the mean of what they learn."""
+        for name, part in (("mixed", self.head.mix), ("deep", self.head.deepen)):
+            bias = part[-1].bias
+            assert isinstance(bias, Tensor)
+            bias.copy_(lesson.stages[name].float().mean((0, 2, 3)))
+        self.average.load_state_dict(self.head.state_dict())
+
+    def train_step(self, lesson: AreaLesson) -> dict[str, float]:
+        """One step of the optimiser; returns the losses."""
+        if self.step == 0:
+            self.start_at_means(lesson)
+        areas = self.areas
+        share = warm_stable_decay(self.step, areas.steps, areas.warmup, areas.decay)
+        for group in self.optimiser.param_groups:
+            group["lr"] = areas.rate * share
+        self.head.train()
+        parts = self.losses(lesson)
+        total = torch.stack(list(parts.values())).sum()
+        descend(self.optimiser, total, list(self.head.parameters()), self.recipe.clip, self.step)
+        self.step += 1
+        follow(self.average, self.head, self.step, areas.ema)
+        return {name: float(value.detach()) for name, value in parts.items()}
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; the file appears whole or not at all."""
+        state = {
+            "head": self.head.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "recipe": asdict(self.areas),
+        }
+        write_checkpoint(path, state)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint; the recipe of this trainer stays.
+
+        Raises:
+            RequestError: it is of a head of another width.
+        """
+        state = _read(path, self.network.mean.device)
+        if state["recipe"]["width"] != self.areas.width:
+            raise RequestError(f"{path} is a checkpoint of a head of another width")
+        self.head.load_state_dict(state["head"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
+
+
+def train_areas(
+    network: VisionNetwork,
+    recipe: VisionRecipe,
+    data: Path,
+    cache: Path,
+    run: Path,
+    *,
+    look: LookAtAreas,
+    minutes: float | None = None,
+    save_every: int = 300,
+    report: Callable[[dict[str, float]], None] = lambda row: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Teach the head, or go on where `run/areas.pt` stopped.
+
+    Args:
+        network: whose other parts are done, with its norms not folded or folded; it is not changed.
+        recipe: all numbers.
+        data, cache, run: as of `vision.train_vision`.
+        look: shows a batch to the segmenter; `Teachers.areas`.
+        minutes: stop (with a checkpoint) after so much time.
+        save_every: steps between checkpoints.
+        report: called with the step and the mean losses.
+        should_stop: asked after every step; True ends the run with a checkpoint.
+
+    Returns:
+        Path of the checkpoint.
+    """
+    trainer, path = AreaTrainer(network, recipe), run / CHECKPOINT
+    if path.exists():
+        trainer.load(path)
+    areas = recipe.areas
+    views = VisionBatches(
+        data, cache, side=areas.side, size=areas.size, seed=recipe.seed + 2,
+        mosaic=recipe.mosaic, zoom=areas.zoom,
+    )  # fmt: skip
+    lessons = area_lessons(trainer.network, views, look, areas.kept)
+    folder, rows, began = run / "areas", list[dict[str, float]](), time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    log = Log(folder, lambda line: None)
+    try:
+        while trainer.step < areas.steps:
+            number = areas.number(trainer.step, recipe.seed)
+            rows.append(trainer.train_step(lessons[number]))
+            if trainer.step % REPORT_EVERY == 0:
+                means = mean_of_rows(rows)
+                log.report(trainer.step, **means)
+                report({"step": trainer.step, **means})
+                rows.clear()
+            if trainer.step % save_every == 0:
+                trainer.save(path)
+            if should_stop() or (minutes is not None and time.monotonic() - began > 60 * minutes):
+                break
+    finally:
+        log.close()
+    trainer.save(path)
+    return path
+
+
+def with_head(network: VisionNetwork, path: Path) -> tuple[VisionNetwork, int]:
+    """A network with the averaged head of a checkpoint, and the steps that the head has learned."""
+    state = _read(path, network.mean.device)
+    whole = VisionNetwork(replace(network.config, areas=state["recipe"]["width"]))
+    head = {f"areas.{name}": value for name, value in state["average"].items()}
+    whole.load_state_dict(network.state_dict() | head)
+    return whole.to(network.mean.device).eval(), int(state["step"])
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    return dict(torch.load(path, map_location=device, weights_only=True))
+
+
+__all__ = ["AreaLesson", "AreaTrainer", "AreasRecipe", "area_lessons", "train_areas", "with_head"]
