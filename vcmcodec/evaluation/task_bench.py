@@ -172,7 +172,9 @@ def run(
     from vcmcodec.evaluation.timing import torch_threads
 
     with torch_threads(threads):
+        progress("opening networks and codecs")
         lineup = open_lineup()
+        progress(f"measuring {', '.join(dict.fromkeys(one.codec for one in lineup.everyone))}")
         table = TruthTable(labelled, match_classes(labelled.labels, lineup.labels))
         ids: list[int] = []
         truth: list[PictureTruth] = []
