@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from vcmcodec.profiles import pyramid as profile
 from vcmcodec.profiles.pyramid import latent_of
 from vcmcodec.training import export
 from vcmcodec.training.coder import HyperPrior
-from vcmcodec.training.loop import Log, Run, TrainingError, schedule
+from vcmcodec.training.loop import Means, Run, TrainingError, learn, schedule
 from vcmcodec.training.optimiser_groups import Rates, codec_groups
 from vcmcodec.training.photographs import PhotographCrops, read_pictures
 from vcmcodec.training.pyramid import Draw, Levels, PyramidRecipe, code, draw, loss, start_at_pca
@@ -159,22 +159,12 @@ def train(
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     pictures = read_pictures(evaluation, evaluated)
     seen = [dict(backend.head(rgb, profile.SPLIT).tensors) for rgb in pictures]
-    last = recipe.steps if until is None else min(recipe.steps, until)
-    means: dict[str, float] = {}
-    with closing(Log(folder, show)) as log:
-        while run.step < last:
-            share = _step(run, learned, network, pool, recipe, means)
-            if run.step % REPORT_EVERY == 0:
-                log.report(run.step, **{k: round(v, 5) for k, v in means.items()}, share=share)
-            if run.step % SAVE_EVERY == 0:
-                run.save()
-            if seen and (run.step % EVALUATE_EVERY == 0 or run.step == last):
-                with run.with_average():
-                    log.report(run.step, **evaluate(learned, seen))
-    run.save()
-    with torch.no_grad():
-        for name, value in learned.named_parameters():
-            value.copy_(run.averaged[name])
+    learn(
+        run, recipe.steps if until is None else min(recipe.steps, until),
+        partial(_step, run, learned, network, pool, recipe), show,
+        evaluate=partial(evaluate, learned, seen) if seen else None,
+        report_every=REPORT_EVERY, save_every=SAVE_EVERY, evaluate_every=EVALUATE_EVERY,
+    )  # fmt: skip
     return learned.cpu()
 
 
@@ -197,7 +187,7 @@ def _cpu(levels: Levels) -> dict[str, Tensor]:
 
 def _step(
     run: Run, learned: Learned, network: VisionNetwork, pool: PhotographCrops,
-    recipe: PyramidRecipe, means: dict[str, float],
+    recipe: PyramidRecipe, means: Means,
 ) -> float:  # fmt: skip
     """One step; keeps running means, and returns the share of the learning rates."""
     plan = draw(recipe, run.random)

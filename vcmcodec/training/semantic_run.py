@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from vcmcodec.nn.semantic_codec import SemanticCodec, SemanticShape
 from vcmcodec.profiles import semantic as profile
 from vcmcodec.training import semantic_features
 from vcmcodec.training.coder import HyperPrior
-from vcmcodec.training.loop import Log, Run, TrainingError, schedule
+from vcmcodec.training.loop import Means, Run, TrainingError, learn, schedule
 from vcmcodec.training.optimiser_groups import Rates, codec_groups
 from vcmcodec.training.photographs import PhotographCrops, read_pictures
 from vcmcodec.training.semantic import (
@@ -154,7 +154,7 @@ class _Bench:
     recipe: CodecRecipe
 
 
-def _step(run: Run, learned: Learned, bench: _Bench, means: dict[str, float]) -> float:
+def _step(run: Run, learned: Learned, bench: _Bench, means: Means) -> float:
     """One step; keeps running means, and returns the share of the learning rates."""
     recipe = bench.recipe
     plan = draw(recipe.crop // LATENT_STRIDE, recipe.grouped, run.random)
@@ -223,23 +223,13 @@ def train(
     run = Run(folder / STAGE, learned, groups, average=recipe.average, seed=seed)
     pictures = [prepare(rgb, LONGER_SIDE)[0] for rgb in read_pictures(evaluation, evaluated)]
     seen = [features_of(network, one) for one in pictures]
-    last = recipe.steps if until is None else min(recipe.steps, until)
-    means: dict[str, float] = {}
     bench = _Bench(network, pool, unit, recipe)
-    with closing(Log(folder / STAGE, show)) as log:
-        while run.step < last:
-            share = _step(run, learned, bench, means)
-            if run.step % REPORT_EVERY == 0:
-                log.report(run.step, **{k: round(v, 5) for k, v in means.items()}, share=share)
-            if run.step % SAVE_EVERY == 0:
-                run.save()
-            if seen and (run.step % EVALUATE_EVERY == 0 or run.step == last):
-                with run.with_average():
-                    log.report(run.step, **evaluate(learned, network, seen, unit))
-    run.save()
-    with torch.no_grad():
-        for name, value in learned.named_parameters():
-            value.copy_(run.averaged[name])
+    learn(
+        run, recipe.steps if until is None else min(recipe.steps, until),
+        partial(_step, run, learned, bench), show,
+        evaluate=partial(evaluate, learned, network, seen, unit) if seen else None,
+        report_every=REPORT_EVERY, save_every=SAVE_EVERY, evaluate_every=EVALUATE_EVERY,
+    )  # fmt: skip
     learned = learned.cpu()
     about = {"recipe": dataclasses.asdict(recipe), "encoder": mark, "step": run.step}
     state = {name: value.contiguous() for name, value in learned.state_dict().items()}
