@@ -17,7 +17,8 @@ from vcmcodec.nn.picture_codec import start_at_klt
 from vcmcodec.training import loop
 from vcmcodec.training.loop import Run, TrainingError, schedule
 from vcmcodec.training.photographs import PhotographCrops
-from vcmcodec.training.scene import code, draw, loss, parameter_groups
+from vcmcodec.training.scene import code, draw, loss
+from vcmcodec.training.scene_run import parameter_groups
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from vcmcodec.training.bottleneck import BottleneckRecipe
 from vcmcodec.training.eyes import Eyes, task_features
 from vcmcodec.training.loop import TrainingError
 from vcmcodec.training.pyramid import PyramidRecipe
-from vcmcodec.training.scene import Draw, SceneRecipe, code, draw, loss, parameter_groups, task_loss
+from vcmcodec.training.scene import Draw, SceneRecipe, code, draw, loss, task_loss
 from vcmcodec.vision.network import VisionNetwork
 
 
@@ -126,7 +126,7 @@ def test_every_parameter_learns() -> None:
 
 def test_every_parameter_is_in_one_group() -> None:
     tiny = Tiny()
-    groups = parameter_groups(tiny, RECIPE)
+    groups = scene_run.parameter_groups(tiny, RECIPE)
     grouped = [id(p) for g in groups for p in g["params"]]  # type: ignore[attr-defined]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == {id(p) for p in tiny.parameters()}

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from PIL import Image
-from torch import nn
 
 from photographs import NAMES, photograph
 from vcmcodec.nn.feature_transform import FeatureTransform
 from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.picture_codec import PictureCodec
 from vcmcodec.nn.transforms import TransformShape
-from vcmcodec.training.coder import HyperPrior
+from vcmcodec.training.coder import Learned
 from vcmcodec.training.scene import SceneRecipe
 from vcmcodec.training.tasks import transform_shape
 from vcmcodec.vision.network import VisionConfig
@@ -25,15 +24,13 @@ RECIPE = SceneRecipe(crop=64, batch=1, steps=40, opening=2, warm_up=3, task_crop
 EYES = VisionConfig(stem=8, c2=8, c3=16, c4=16, c5=16, head=8)
 
 
-class Tiny(nn.Module):
+class Tiny(Learned[PictureCodec]):
     """A codec small enough to be trained in a test, its prior and its feature transform."""
 
     def __init__(self, vision: VisionConfig = EYES) -> None:
-        super().__init__()
         lmbdas = tuple(0.0006 * 150 ** (i / 7) for i in range(8))
-        self.codec = PictureCodec(TRANSFORM, LATENT, lmbdas)
-        self.prior = HyperPrior(LATENT.hyper)
-        shape = transform_shape(vision, TRANSFORM, self.codec.latent.levels)
+        super().__init__(PictureCodec(TRANSFORM, LATENT, lmbdas))
+        shape = transform_shape(vision, TRANSFORM, LATENT.levels)
         self.transform = FeatureTransform(shape)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vcmcodec.models import find_tasks, load_model, load_tasks
 from vcmcodec.nn.blocks import NestedBlock, SlimmableBlock
@@ -20,9 +20,10 @@ from vcmcodec.nn.feature_transform import FeatureTransform
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
 from vcmcodec.profiles import scene as profile
-from vcmcodec.training.coder import HyperPrior
+from vcmcodec.training import coder
 from vcmcodec.training.eyes import Eyes, report_means, task_features
 from vcmcodec.training.loop import Means, Run, TrainingError, learn, schedule
+from vcmcodec.training.optimiser_groups import Rates, codec_groups
 from vcmcodec.training.photographs import PhotographCrops, Views, read_pictures
 from vcmcodec.training.scene import (
     Draw,
@@ -30,7 +31,6 @@ from vcmcodec.training.scene import (
     code,
     draw,
     loss,
-    parameter_groups,
     task_loss,
 )
 from vcmcodec.training.starting import start_at_model
@@ -43,16 +43,25 @@ EVALUATED_LEVELS = (0, 2500, 5000, 7500, 10000)
 COLLAPSED_BPP = 1e-3
 
 
-class Learned(nn.Module):
-    """Codec, the prior that only training needs, and what takes the base to a vision network."""
+class Learned(coder.Learned[PictureCodec]):
+    """Codec and prior, and what takes the base to a vision network."""
 
     def __init__(self, vision: VisionConfig | None = None) -> None:
-        super().__init__()
-        self.codec = profile.build()
-        latent = self.codec.latent
-        self.prior = HyperPrior(latent.hyper)
-        shape = transform_shape(vision or VisionConfig(), self.codec.transform, latent.levels)
+        codec = profile.build()
+        super().__init__(codec)
+        shape = transform_shape(vision or VisionConfig(), codec.transform, codec.latent.levels)
         self.transform = FeatureTransform(shape)
+
+
+def parameter_groups(learned: Learned, recipe: SceneRecipe) -> list[dict[str, object]]:
+    """Optimiser groups: integer networks and transforms have their own rates, and clip apart."""
+    rates = Rates(
+        recipe.rate_transforms, recipe.rate_integers, recipe.rate_tables, recipe.rate_gains
+    )
+    return [
+        *codec_groups(learned.codec, [learned.prior], rates),
+        {"params": list(learned.transform.parameters()), "base": recipe.rate_features},
+    ]
 
 
 def use_bfloat16(codec: PictureCodec, on: bool) -> None:
