@@ -15,7 +15,7 @@ from torch import nn
 from vcmcodec.errors import VcmError
 from vcmcodec.nn.picture_codec import start_at_klt
 from vcmcodec.training import loop
-from vcmcodec.training.loop import Run, TrainingError, schedule
+from vcmcodec.training.loop import Run, TrainingError, learn, schedule
 from vcmcodec.training.photographs import PhotographCrops
 from vcmcodec.training.scene import code, draw, loss
 from vcmcodec.training.scene_run import parameter_groups
@@ -127,6 +127,49 @@ def test_the_average_follows_the_weights(tmp_path: Path) -> None:
         assert torch.equal(model.weight, run.averaged["weight"])
         assert not torch.equal(model.weight, trained)
     assert torch.equal(model.weight, trained)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own
+def test_what_is_measured_and_left_are_the_averaged_weights(tmp_path: Path) -> None:
+    model, run = toy(tmp_path)
+    lines: list[dict[str, float]] = []
+    measured: list[tuple[int, bool, bool]] = []
+    taught: list[torch.Tensor] = []
+
+    def step(means: dict[str, float]) -> float:
+        run.apply(model(torch.ones(1, 2)).sum(), 0.5)
+        means["loss"] = run.step / 3
+        taught.append(model.weight.detach().clone())
+        return 0.5
+
+    def evaluate() -> dict[str, float]:
+        own, average = model.weight, run.averaged["weight"]
+        measured.append((run.step, torch.equal(own, average), torch.equal(own, taught[-1])))
+        return {"error": 1.0}
+
+    learn(run, 5, step, lines.append, evaluate=evaluate, report_every=2, save_every=3,
+          evaluate_every=3, digits=2)  # fmt: skip
+    assert measured == [(3, True, False), (5, True, False)]
+    news = [(line["step"], line.get("loss"), line.get("share")) for line in lines]
+    assert news == [(2, 0.67, 0.5), (3, None, None), (4, 1.33, 0.5), (5, None, None)]
+    assert torch.equal(model.weight, run.averaged["weight"])
+    _, again = toy(tmp_path)
+    assert again.step == 5
+    assert torch.equal(again.model.weight, taught[-1])  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_run_that_goes_wrong_keeps_its_last_save(tmp_path: Path) -> None:
+    model, run = toy(tmp_path)
+
+    def step(means: dict[str, float]) -> float:
+        bad = math.nan if run.step == 5 else 0.0
+        run.apply(model(torch.ones(1, 2)).sum() + bad, 1.0)
+        return 1.0
+
+    with pytest.raises(TrainingError, match="step 5"):
+        learn(run, 9, step, lambda line: None, report_every=50, save_every=2)
+    assert toy(tmp_path)[1].step == 4
 
 
 def test_the_schedule() -> None:

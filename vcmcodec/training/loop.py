@@ -3,6 +3,9 @@
 A run is a folder: `state-*.safetensors` (weights, averages, optimiser moments; each file of at most
 16 MiB), `state.json` (step, random generators, recipe), `log.jsonl` (one line a report) and
 TensorBoard files where tensorboard is installed.
+
+Trainings whose steps are functions of seed and step alone (vision network, tasks, adaptor) need no
+generators: theirs are in one file, `last.pt`, by `write_checkpoint`.
 """
 
 from __future__ import annotations
