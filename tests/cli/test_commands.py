@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Run, loaded
+from conftest import Run, loaded
 from vcmcodec.cli.main import COMMANDS
 from vcmcodec.cli.main import vcm as program
 
@@ -294,111 +291,3 @@ def test_a_folder_without_inputs_stops_none_of_the_others(
 def test_names_that_would_break_the_line_are_escaped(vcm: Run) -> None:
     ran = vcm("info", "a\nb\x1b[31m.vcm")
     assert ran.stderr == "vcm: a\\nb\\x1b[31m.vcm: No such file or directory\n"
-
-
-def test_pipes_carry_the_result_and_nothing_else(vcm_process: Run, hand_made: bytes) -> None:
-    ran = vcm_process("extract", "-", "-o", "-", "--layer", "base", stdin=hand_made)
-    assert (ran.code, ran.stderr) == (0, "")
-    assert ran.stdout.startswith(b"\x89VCM")
-    ran = vcm_process("info", "-", "--json", stdin=ran.stdout)
-    assert json.loads(ran.stdout)["source"] == "-"
-
-
-def test_a_reader_that_leaves_early_is_no_error_of_ours(tmp_path: Path, hand_made: bytes) -> None:
-    (tmp_path / "a.vcm").write_bytes(hand_made)
-    reader, writer = os.pipe()
-    os.close(reader)
-    ended = subprocess.run(
-        [sys.executable, "-m", "vcmcodec", "info", "a.vcm"],
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    os.close(writer)
-    assert ended.stderr == b""
-    assert ended.returncode == 141
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_ends_cleanly(number: int, code: int, tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-u", "-m", "vcmcodec", "extract", "-", "-o", "x.vcm", "--layer", "base"],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONVERBOSE": "1"},
-        # a shell's background jobs ignore interrupts, and what they start does too
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:  # once edit is loaded, the command waits for its input
-            if b"vcmcodec.cli.extract" in line:
-                break
-        process.send_signal(number)
-        process.stderr.read()
-        assert process.wait(60) == code
-    assert os.listdir(tmp_path) == []
-
-
-def test_no_colour_where_no_terminal_is(vcm_process: Run) -> None:
-    ran = vcm_process("info", "nothing.vcm")
-    assert ran.stderr == "vcm: nothing.vcm: No such file or directory\n"
-
-
-def test_colour_on_a_terminal_unless_refused(tmp_path: Path) -> None:
-    import pty
-
-    for variables, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
-        master, slave = pty.openpty()
-        environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | variables
-        subprocess.run(
-            [sys.executable, "-m", "vcmcodec", "info", "nothing.vcm"],
-            stderr=slave,
-            cwd=tmp_path,
-            env=environment | {"PYTHONPATH": str(ROOT)},
-            check=False,
-        )
-        os.close(slave)
-        seen = os.read(master, 10_000)
-        os.close(master)
-        assert (b"\x1b[" in seen) is coloured
-
-
-def test_a_bar_is_drawn_on_a_terminal_only(
-    vcm_process: Run, tmp_path: Path, hand_made: bytes
-) -> None:
-    import pty
-
-    for name in ("a", "b"):
-        (tmp_path / f"{name}.vcm").write_bytes(hand_made)
-    arguments = ["extract", "a.vcm", "b.vcm", "-o", "out/", "--layer", "base"]
-    ran = vcm_process(*arguments)
-    assert ran.stdout == b""
-    assert ran.stderr.startswith("2 extracted, ")
-    master, slave = pty.openpty()
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80"}
-    ended = subprocess.run(
-        [sys.executable, "-m", "vcmcodec", *arguments],
-        stderr=slave,
-        stdout=subprocess.PIPE,
-        cwd=tmp_path,
-        env=environment,
-        check=True,
-    )
-    os.close(slave)
-    seen = os.read(master, 100_000).decode()
-    os.close(master)
-    assert "2/2" in seen
-    assert "2 extracted, " in seen
-    assert ended.stdout == b""
-
-
-def test_completion_scripts_are_there_for_three_shells(vcm_process: Run) -> None:
-    for shell in ("bash", "zsh", "fish"):
-        ran = vcm_process(_VCM_COMPLETE=f"{shell}_source")
-        assert ran.code == 0
-        assert b"_VCM_COMPLETE" in ran.stdout
-    ran = vcm_process(_VCM_COMPLETE="bash_complete", COMP_WORDS="vcm ver", COMP_CWORD="1")
-    assert b"verify" in ran.stdout

@@ -18,6 +18,7 @@ from test_page import BROWSER
 
 import task_models
 from photographs import astronaut, photograph
+from vcmcodec.bitstream.container import Container
 from vcmcodec.cli.main import vcm
 from vcmcodec.codec import encode
 from vcmcodec.errors import RequestError
@@ -297,6 +298,24 @@ def test_the_base_layer_runs_adapted_and_as_it_is(
     for subject, asked in ((whole, {"longer_side": 0}), (adapted, {}), (plain, {"effort": 0})):
         data = encode(rgb, tasks=["detection"], base_quality=30, **asked)  # type: ignore[arg-type]
         assert subject.run(picture, 30).num_bytes == len(data)
+
+
+@pytest.mark.weights
+def test_previews_of_adapted_bases_are_not_called_full_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the pictures given to the codec are at full size: its files reduce them."""
+    folder = task_models.install(tmp_path / "weights", longer_side=64, coded_side=48, effort=2)
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(folder))
+    codecs = ("vcm-preview", "vcm-preview-adapted", "vcm-picture")
+    picture = next(LabelledSet(write_set(tmp_path, 1)).pictures())
+    sizes = []
+    for subject in Plan(codecs, base_ladder=(30,))().subjects:
+        file = Container.read(subject.sides(picture, 30).edge())
+        sizes.append((subject.variant, file.header.coded_size))
+        assert subject.show(picture, 30)[0].shape == (48, 64, 3)
+    assert sizes == [("full size", (48, 64)), ("reduced to 48 in the file", (36, 48)),
+                     ("full size", (48, 64))]  # fmt: skip
 
 
 @pytest.mark.weights

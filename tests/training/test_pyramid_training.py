@@ -18,7 +18,7 @@ from vcmcodec.nn.pyramid_codec import LevelGeometry, PyramidCodec
 from vcmcodec.profiles import pyramid
 from vcmcodec.profiles.base_layer import encode_base
 from vcmcodec.training import export, pyramid_run
-from vcmcodec.training.coder import HyperPrior
+from vcmcodec.training.coder import HyperPrior, Learned
 from vcmcodec.training.photographs import PhotographCrops
 from vcmcodec.training.pyramid import Draw, PyramidRecipe, code, loss, start_at_pca
 
@@ -68,7 +68,7 @@ def test_the_start_is_a_transform_codec() -> None:
     assert float(sizes[0]) > 4 * float(sizes[-1])
 
 
-def score(learned: pyramid_run.Learned, pictures: Path) -> float:
+def score(learned: Learned[PyramidCodec], pictures: Path) -> float:
     """The loss at three levels on crops of the size that is trained on, without noise."""
     crops = PhotographCrops([pictures], RECIPE.crop).batch(8, np.random.default_rng(5))
     levels = pyramid_run.levels_of(pyramid_model.backend().model.network, crops)
@@ -82,7 +82,7 @@ def score(learned: pyramid_run.Learned, pictures: Path) -> float:
 
 
 def test_a_run_learns_and_resumes_to_the_step(pictures: Path, tmp_path: Path) -> None:
-    def run(name: str, until: int | None) -> pyramid_run.Learned:
+    def run(name: str, until: int | None) -> Learned[PyramidCodec]:
         folder = tmp_path / name
         lines: list[dict[str, float]] = []
         return pyramid_run.train([pictures], folder, RECIPE, lines.append, until=until)

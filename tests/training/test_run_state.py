@@ -4,75 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tiny_scene import RECIPE, Tiny, write_pictures
 from torch import nn
 
-from photographs import NAMES, photograph
-from vcmcodec.errors import PictureError, RequestError, VcmError, WeightsError
-from vcmcodec.models import load_model
-from vcmcodec.nn.feature_transform import FeatureTransform
-from vcmcodec.nn.gain import Level
-from vcmcodec.nn.latent_model import LatentShape
-from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
-from vcmcodec.nn.transforms import TransformShape
-from vcmcodec.training import bottleneck_run, loop, pyramid_run, scene_run
-from vcmcodec.training.bottleneck import BottleneckRecipe
-from vcmcodec.training.coder import HyperPrior
-from vcmcodec.training.eyes import Eyes, task_features
-from vcmcodec.training.loop import Run, TrainingError, schedule
-from vcmcodec.training.photographs import (
-    PhotographCrops,
-    picture_bytes,
-    random_labels,
-    read_pictures,
-)
-from vcmcodec.training.pyramid import PyramidRecipe
-from vcmcodec.training.scene import (
-    Draw,
-    SceneRecipe,
-    code,
-    draw,
-    loss,
-    parameter_groups,
-    task_loss,
-)
-from vcmcodec.training.tasks import transform_shape
-from vcmcodec.vision.config import VisionConfig
-from vcmcodec.vision.network import VisionNetwork
-
-TRANSFORM = TransformShape(trunk=(8, 16, 24), latent=(6, 12, 20), trunk_blocks=1, latent_blocks=1)
-LATENT = LatentShape(
-    slices=(2, 4, 6, 8), phases=(6, 2, 2, 2), layers=(0, 0, 1, 2), hyper=3, levels=8
-)
-RECIPE = SceneRecipe(crop=64, batch=1, steps=40, opening=2, warm_up=3, task_crop=64, task_batch=1)
-EYES = VisionConfig(stem=8, c2=8, c3=16, c4=16, c5=16, head=8)
+from vcmcodec.errors import VcmError
+from vcmcodec.nn.picture_codec import start_at_klt
+from vcmcodec.training import loop
+from vcmcodec.training.loop import Run, TrainingError, learn, schedule
+from vcmcodec.training.photographs import PhotographCrops
+from vcmcodec.training.scene import code, draw, loss
+from vcmcodec.training.scene_run import parameter_groups
 
 
-class Tiny(nn.Module):
-    """A codec small enough to be trained in a test, its prior and its feature transform."""
-
-    def __init__(self, vision: VisionConfig = EYES) -> None:
-        super().__init__()
-        lmbdas = tuple(0.0006 * 150 ** (i / 7) for i in range(8))
-        self.codec = PictureCodec(TRANSFORM, LATENT, lmbdas)
-        self.prior = HyperPrior(LATENT.hyper)
-        shape = transform_shape(vision, TRANSFORM, self.codec.latent.levels)
-        self.transform = FeatureTransform(shape)
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for number, name in enumerate(NAMES[:3]):
-        Image.fromarray(photograph(name, 160, 200, 60, 100)).save(folder / f"{number}.png")
-    return folder
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
 def steps(folder: Path, pictures: Path, until: int) -> tuple[list[float], Tiny, Run]:
@@ -178,6 +129,49 @@ def test_the_average_follows_the_weights(tmp_path: Path) -> None:
     assert torch.equal(model.weight, trained)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own
+def test_what_is_measured_and_left_are_the_averaged_weights(tmp_path: Path) -> None:
+    model, run = toy(tmp_path)
+    lines: list[dict[str, float]] = []
+    measured: list[tuple[int, bool, bool]] = []
+    taught: list[torch.Tensor] = []
+
+    def step(means: dict[str, float]) -> float:
+        run.apply(model(torch.ones(1, 2)).sum(), 0.5)
+        means["loss"] = run.step / 3
+        taught.append(model.weight.detach().clone())
+        return 0.5
+
+    def evaluate() -> dict[str, float]:
+        own, average = model.weight, run.averaged["weight"]
+        measured.append((run.step, torch.equal(own, average), torch.equal(own, taught[-1])))
+        return {"error": 1.0}
+
+    learn(run, 5, step, lines.append, evaluate=evaluate, report_every=2, save_every=3,
+          evaluate_every=3, digits=2)  # fmt: skip
+    assert measured == [(3, True, False), (5, True, False)]
+    news = [(line["step"], line.get("loss"), line.get("share")) for line in lines]
+    assert news == [(2, 0.67, 0.5), (3, None, None), (4, 1.33, 0.5), (5, None, None)]
+    assert torch.equal(model.weight, run.averaged["weight"])
+    _, again = toy(tmp_path)
+    assert again.step == 5
+    assert torch.equal(again.model.weight, taught[-1])  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_run_that_goes_wrong_keeps_its_last_save(tmp_path: Path) -> None:
+    model, run = toy(tmp_path)
+
+    def step(means: dict[str, float]) -> float:
+        bad = math.nan if run.step == 5 else 0.0
+        run.apply(model(torch.ones(1, 2)).sum() + bad, 1.0)
+        return 1.0
+
+    with pytest.raises(TrainingError, match="step 5"):
+        learn(run, 9, step, lambda line: None, report_every=50, save_every=2)
+    assert toy(tmp_path)[1].step == 4
+
+
 def test_the_schedule() -> None:
     rates = [schedule(step, 1000, 100, 0.05) for step in range(1001)]
     assert rates[0] == pytest.approx(0.01, rel=1e-3)
@@ -185,228 +179,3 @@ def test_the_schedule() -> None:
     assert rates[100:] == sorted(rates[100:], reverse=True)
     assert rates[-1] == pytest.approx(0.05)
     assert schedule(5000, 1000, 100, 0.05) == pytest.approx(0.05)
-
-
-# ---- the run of `vcm train scene`
-
-
-@pytest.fixture
-def tiny_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scene_run, "Learned", Tiny)
-    monkeypatch.setattr(scene_run, "KLT_CROPS", 20)
-    monkeypatch.setattr(scene_run, "REPORT_EVERY", 2)
-
-
-@pytest.mark.usefixtures("tiny_profile")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own
-def test_training_writes_its_log_and_resumes(tmp_path: Path, pictures: Path) -> None:
-    shown: list[dict[str, float]] = []
-    scene_run.train([pictures], tmp_path, RECIPE, shown.append, until=3, bfloat16=False)
-    learned = scene_run.train(
-        [pictures], tmp_path, RECIPE, shown.append, until=6, bfloat16=False,
-        evaluation=[pictures], evaluated=1,
-    )  # fmt: skip
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert lines == shown
-    assert [line["step"] for line in lines] == [2, 4, 6, 6]
-    assert {"bpp_0", "psnr_0", "bpp_10000", "psnr_10000"} <= set(lines[-1])
-    assert lines[-1]["bpp_10000"] > lines[-1]["bpp_0"]
-    run = json.loads((tmp_path / "state.json").read_text())
-    assert run["step"] == 6
-    once = tmp_path / "once"
-    whole = scene_run.train([pictures], once, RECIPE, shown.append, until=6, bfloat16=False)
-    for (name, a), (_, b) in zip(learned.named_parameters(), whole.named_parameters(), strict=True):
-        assert torch.equal(a, b), name
-
-
-@pytest.mark.usefixtures("tiny_profile")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_rate_that_collapses_ends_the_run(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scene_run, "COLLAPSED_BPP", 1e3)
-    with pytest.raises(TrainingError, match="the rate has collapsed"):
-        scene_run.train([pictures], tmp_path, RECIPE, lambda _: None, until=3, bfloat16=False)
-
-
-@pytest.mark.usefixtures("tiny_profile")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_run_with_a_vision_network_resumes_to_the_step(tmp_path: Path, pictures: Path) -> None:
-    recipe = replace(RECIPE, tasks=0.7, opening=0)
-    torch.manual_seed(2)
-    eyes = VisionNetwork(EYES).fold()
-    lines: list[dict[str, float]] = []
-    settings = {"bfloat16": False, "vision": eyes, "vision_data": [pictures]}
-    for until in (3, 6):
-        halves = scene_run.train(
-            [pictures], tmp_path / "a", recipe, lines.append, until=until, **settings
-        )
-    whole = scene_run.train([pictures], tmp_path / "b", recipe, lines.append, until=6, **settings)
-    for (name, a), (_, b) in zip(halves.named_parameters(), whole.named_parameters(), strict=True):
-        assert torch.equal(a, b), name
-
-
-# ---- what is trained, and on what
-
-
-def test_every_parameter_learns() -> None:
-    """Over a few draws a gradient reaches every weight of every network."""
-    torch.manual_seed(7)
-    tiny = Tiny()
-    pieces = [photograph(name, 64, 64, 100, 150) for name in NAMES]
-    images = torch.from_numpy(np.stack(pieces)).permute(0, 3, 1, 2).float() / 255
-    start_at_klt(tiny.codec, images)
-    with torch.no_grad():  # last maps start at zero and would hide what lies before them
-        for name, value in tiny.named_parameters():
-            if name.endswith(("reduce.weight", "last.weight", "second.weight")):
-                value.add_(torch.randn(value.shape) * (10 if "last" in name else 0.05))
-    groups = np.zeros((4, 4), np.int64)
-    groups[:, 2:] = 1
-    plans = [
-        Draw(level, base, widths, labels)
-        for level, base in ((500, 500), (3000, 900), (6000, 2500), (9500, 9500), (8500, 6500),
-                            (5000, 4200))
-        for widths, labels in ((1, groups * 0), (2, groups), (3, groups * 0))
-    ]  # fmt: skip
-    for plan in plans:
-        outcome = code(tiny.codec, tiny.prior, images, plan, noisy=True)
-        loss(tiny.codec, images, plan, outcome, RECIPE).backward()
-    eyes = Eyes(VisionNetwork(EYES).fold(), [images])
-    plan = Draw(2000, 2000, 1, groups * 0, tasks=True)
-    outcome = code(tiny.codec, tiny.prior, images, plan, noisy=True)
-    assert outcome.base is not None
-    c2, c3 = task_features(tiny.transform, outcome.base, Level(plan.level, 8))
-    seen = eyes.decoded(c2, c3)
-    away, _ = eyes.distance(seen, eyes.clean(images))
-    task_loss(tiny.codec, images, plan, outcome, away, RECIPE).backward()
-    for name, value in tiny.named_parameters():
-        assert value.grad is not None, name
-        assert torch.isfinite(value.grad).all(), name
-        assert value.grad.abs().sum() > 0, name
-
-
-def test_every_parameter_is_in_one_group() -> None:
-    tiny = Tiny()
-    groups = parameter_groups(tiny, RECIPE)
-    grouped = [id(p) for g in groups for p in g["params"]]  # type: ignore[attr-defined]
-    assert len(grouped) == len(set(grouped))
-    assert set(grouped) == {id(p) for p in tiny.parameters()}
-
-
-def test_draws_cover_levels_widths_and_groups() -> None:
-    random = np.random.default_rng(1)
-    recipe = SceneRecipe()
-    early = draw(recipe, 0, random)
-    assert (early.level, early.base_level, early.widths) == (5000, 5000, 3)
-    plans = [draw(recipe, recipe.opening, random) for _ in range(400)]
-    assert {p.widths for p in plans} == {1, 2, 3}
-    assert all(0 <= p.base_level <= p.level <= 10000 for p in plans)
-    assert all(p.base_level == p.level for p in plans if p.widths == 1)
-    assert 0.2 < np.mean([p.base_level < p.level for p in plans]) < 0.4
-    assert 0.15 < np.mean([p.labels.max() > 0 for p in plans]) < 0.35
-    assert min(p.level for p in plans) < 500 < 9500 < max(p.level for p in plans)
-
-
-def test_losses_weigh_rate_against_distortion() -> None:
-    tiny = Tiny()
-    images = torch.rand(1, 3, 32, 32)
-    labels = np.zeros((2, 2), np.int64)
-    plan = Draw(5000, 5000, 3, labels)
-    with torch.no_grad():
-        outcome = code(tiny.codec, tiny.prior, images, plan, noisy=False)
-        dear, perfect = replace(outcome, bits=outcome.bits + 1000), replace(outcome, picture=images)
-        losses = [loss(tiny.codec, images, plan, o, RECIPE) for o in (perfect, outcome, dear)]
-    assert losses[0] < losses[1] < losses[2]
-
-
-def test_crops_are_pieces_of_the_pictures(pictures: Path) -> None:
-    pool = PhotographCrops([pictures], 48)
-    batch = pool.batch(6, np.random.default_rng(2))
-    assert batch.shape == (6, 3, 48, 48)
-    assert torch.equal(batch, pool.batch(6, np.random.default_rng(2)))
-    assert not torch.equal(batch, pool.batch(6, np.random.default_rng(3)))
-    assert float(batch.min()) >= 0
-    assert 0.1 < float(batch.mean()) < 0.9
-    assert float(batch.max()) <= 1
-    with pytest.raises(RequestError, match="at least 161x161"):
-        PhotographCrops([pictures], 161)
-    with pytest.raises(RequestError, match="no such folder"):
-        list(picture_bytes([pictures / "nothing"]))
-
-
-def test_pictures_come_out_of_folders_shards_and_files(pictures: Path, tmp_path: Path) -> None:
-    import tarfile
-
-    shard = tmp_path / "shard.tar"
-    (tmp_path / "notes.txt").write_text("no picture")
-    with tarfile.open(shard, "w") as out:
-        for path in (*sorted(pictures.iterdir(), reverse=True), tmp_path / "notes.txt"):
-            out.add(path, path.name)
-    folder = list(picture_bytes([pictures]))
-    assert [name for name, _ in folder] == ["0.png", "1.png", "2.png"]
-    assert list(picture_bytes([shard])) == folder
-    assert list(picture_bytes([pictures / "1.png"])) == folder[1:2]
-
-
-def test_class_masks_beside_pictures_are_never_opened(tmp_path: Path) -> None:
-    import tarfile
-
-    folder = tmp_path / "labelled"
-    folder.mkdir()
-    for name in ("a.webp", "b.jpg", "c.png"):
-        Image.new("RGB", (8, 8)).save(folder / name)
-    for name in ("a.png", "b.png"):
-        (folder / name).write_bytes(b"a mask that must not be read")
-    shard = tmp_path / "shard.tar"
-    with tarfile.open(shard, "w") as out:
-        for path in folder.iterdir():
-            out.add(path, path.name)
-    for source in (folder, shard):
-        assert [name for name, _ in picture_bytes([source])] == ["a.webp", "b.jpg", "c.png"]
-
-
-def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_text("no picture")
-    with pytest.raises(PictureError, match=r"bad\.png"):
-        PhotographCrops([tmp_path], 64)
-    with pytest.raises(PictureError, match=r"bad\.png"):
-        read_pictures([tmp_path], 1)
-
-
-def test_random_maps_hold_a_few_groups() -> None:
-    random = np.random.default_rng(4)
-    maps = [random_labels(16, 16, random) for _ in range(100)]
-    assert all(m.shape == (16, 16) and m.min() >= 0 and m.max() <= 3 for m in maps)
-    assert {len(np.unique(m)) for m in maps} >= {2, 3, 4}
-
-
-@pytest.mark.weights
-def test_a_run_may_begin_with_an_installed_model(tmp_path: Path) -> None:
-    Image.fromarray(photograph("astronaut", 256, 256, 0, 0)).save(tmp_path / "one.png")
-    learned = scene_run.train(
-        [tmp_path], tmp_path / "run", SceneRecipe(), lambda line: None, start="scene-1", until=0
-    )
-    wanted = load_model("scene", "scene-1").codec.state_dict()
-    found = learned.codec.state_dict()
-    assert set(found) == set(wanted)
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-    with pytest.raises(WeightsError, match="no-such-model"):
-        scene_run.train([tmp_path], tmp_path / "other", SceneRecipe(), print, start="no-such-model")
-
-
-@pytest.mark.weights
-def test_features_codecs_may_begin_with_installed_models(tmp_path: Path) -> None:
-    Image.fromarray(photograph("astronaut", 256, 256, 0, 0)).save(tmp_path / "one.png")
-    units = BottleneckRecipe(("c4", "c3", "c5", "fpn"))
-    for name, begin in (
-        ("pyramid", partial(pyramid_run.train, recipe=PyramidRecipe())),
-        ("bottleneck", partial(bottleneck_run.train, recipe=units)),
-    ):
-        folder = tmp_path / name
-        learned = begin([tmp_path], folder, show=lambda line: None, start=f"{name}-1", until=0)
-        wanted = load_model(name, f"{name}-1").codec.state_dict()
-        found = learned.codec.state_dict()
-        assert all(torch.equal(found[key], wanted[key]) for key in wanted)
-    other = PyramidRecipe(levels=("p5",))
-    with pytest.raises(WeightsError, match="another shape"):
-        pyramid_run.train([tmp_path], tmp_path / "x", other, print, start="pyramid-1")

@@ -23,6 +23,7 @@ from vcmcodec.errors import RequestError
 from vcmcodec.feature_codec import EncodeOptions, encode_picture
 from vcmcodec.machine import analyze
 from vcmcodec.nn.interactions import PLAIN
+from vcmcodec.nn.semantic_codec import SemanticCodec
 from vcmcodec.profiles import semantic as profile
 from vcmcodec.training import (
     export,
@@ -31,6 +32,7 @@ from vcmcodec.training import (
     semantic_probe,
     semantic_run,
 )
+from vcmcodec.training.coder import Learned
 from vcmcodec.training.semantic import (
     AdaptorRecipe,
     CodecRecipe,
@@ -114,7 +116,7 @@ def learn_features(pictures: Path, folder: Path, **changes: object) -> None:
     )  # fmt: skip
 
 
-def learn_codec(pictures: Path, folder: Path, until: int | None = None) -> semantic_run.Learned:
+def learn_codec(pictures: Path, folder: Path, until: int | None = None) -> Learned[SemanticCodec]:
     data = [pictures / "photos.tar"]
     return semantic_run.train(data, folder, CODEC, no_news, until=until)
 
@@ -200,7 +202,7 @@ def test_the_start_is_a_transform_codec() -> None:
     codec = semantic_run.build(network, "0" * 16, CODEC)
     start_at_pca(codec, samples)
     plan = Draw(10000, np.zeros((8, 10), np.int64))
-    learned = semantic_run.Learned(codec)
+    learned = Learned(codec)
     with torch.no_grad():
         back, bits = code(codec, learned.prior, samples[0], plan, noisy=False)
     wrong = (back - samples[0]).square().mean() / samples[0].var((0, 2, 3)).mean()

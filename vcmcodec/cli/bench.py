@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from vcmcodec.evaluation.subject import Subject
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+LINE_EVERY = 30.0  # seconds between lines of one stage off a terminal
 
 
 def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -278,13 +282,31 @@ def _page(
 
 @contextmanager
 def telling(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Show what is being measured, on standard error where that is a terminal."""
+    """Show on standard error what is being measured: a status on a terminal, else plain lines."""
     console = show.console(stderr=True)
-    if quiet or not console.is_terminal:
+    if quiet:
         yield lambda line: None
-        return
-    with console.status("starting") as status:
-        yield lambda line: status.update(show.printable(line))
+    elif not console.is_terminal:
+        yield _stage_lines()
+    else:
+        with console.status("starting") as status:
+            yield lambda line: status.update(show.printable(line))
+
+
+def _stage_lines() -> Callable[[str], None]:
+    """Write every stage as a line; lines that differ in numbers alone are one, told now and then.
+
+    So the log of a run over thousands of pictures stays short, and still tells how far it is.
+    """
+    told: dict[str, float] = {}
+
+    def tell(line: str) -> None:
+        stage, now = re.sub(r"\d+", "", line), time.monotonic()
+        if now - told.get(stage, -math.inf) >= LINE_EVERY:
+            told[stage] = now
+            show.say(line)
+
+    return tell
 
 
 def finish(facts: dict[str, Any], tables: Any, json_target: str | None) -> None:

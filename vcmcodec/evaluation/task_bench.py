@@ -15,6 +15,7 @@ import numpy.typing as npt
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation.environment import Environment, describe_environment
 from vcmcodec.evaluation.labelled import LabelledPicture, LabelledSet
+from vcmcodec.evaluation.task_classes import match_classes
 from vcmcodec.evaluation.task_compare import (
     Comparison,
     Curves,
@@ -168,23 +169,13 @@ def run(
     Raises:
         RequestError: the set shares no class or no task with the network.
     """
-    from vcmcodec.evaluation.task_classes import match_classes
     from vcmcodec.evaluation.timing import torch_threads
 
     with torch_threads(threads):
+        progress("opening networks and codecs")
         lineup = open_lineup()
-        table = TruthTable(labelled, match_classes(labelled.labels, lineup.labels))
-        ids: list[int] = []
-        truth: list[PictureTruth] = []
-        seen: list[list[_Seen]] = []
-        work = _Work(open_lineup, table, threads)
-        for count, (number, own, results) in enumerate(_results(work, labelled, lineup, jobs), 1):
-            ids.append(number)
-            truth.append(own)
-            seen.append(results)
-            progress(f"{count} of {len(labelled)} pictures")
-    order = sorted(range(len(ids)), key=ids.__getitem__)  # as COCO's evaluation goes through them
-    truth, seen = [truth[i] for i in order], [seen[i] for i in order]
+        progress(f"measuring {', '.join(dict.fromkeys(one.codec for one in lineup.everyone))}")
+        table, truth, seen = _measure_all(labelled, lineup, open_lineup, jobs, threads, progress)
     progress("scores")
     samples = _sample(lineup.everyone, truth, seen, draw_weights(len(truth), resamples))
     known = [m for m in METRICS if m in metrics and all(m in s.scores[0] for s in samples)]
@@ -282,6 +273,21 @@ def _measure(
                 _Seen(outcome.num_bytes, 8 * outcome.num_bytes / (height * width), evidence)
             )
     return picture.id, truth, results
+
+
+def _measure_all(
+    labelled: LabelledSet, lineup: Lineup, open_lineup: OpenLineup, jobs: int, threads: int,
+    progress: Progress,
+) -> tuple[TruthTable, list[PictureTruth], list[list[_Seen]]]:  # fmt: skip
+    """Truth and results of every picture, in the order in which COCO's evaluation goes through."""
+    table = TruthTable(labelled, match_classes(labelled.labels, lineup.labels))
+    work = _Work(open_lineup, table, threads)
+    found = []
+    for one in _results(work, labelled, lineup, jobs):
+        found.append(one)
+        progress(f"{len(found)} of {len(labelled)} pictures")
+    found.sort(key=lambda one: one[0])
+    return table, [truth for _, truth, _ in found], [seen for _, _, seen in found]
 
 
 _HERE: dict[str, Any] = {}  # what this worker process opened

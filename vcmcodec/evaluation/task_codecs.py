@@ -19,11 +19,12 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from vcmcodec import catalogue
+from vcmcodec import catalogue, pretrained
 from vcmcodec.errors import RequestError
 from vcmcodec.evaluation.metrics import Pixels
 from vcmcodec.evaluation.rivals import RIVALS, Rival, missing
 from vcmcodec.evaluation.subject import Subject
+from vcmcodec.models import default_longer_side
 
 
 class PixelCodec(Protocol):
@@ -213,6 +214,14 @@ class OwnPictures:
         return self.subject.model
 
     @property
+    def coded_side(self) -> int:
+        """Pixels to which its files themselves reduce larger pictures; 0: not at all."""
+        asked = self.subject.longer_side
+        if asked is None:
+            return default_side(self.model) if self.by_base else 0
+        return asked
+
+    @property
     def description(self) -> str:
         """See `PixelCodec`."""
         words = " and ".join(self.subject.tasks or ("all tasks",))
@@ -225,6 +234,16 @@ class OwnPictures:
     def decode(self, data: bytes) -> Pixels:
         """See `PixelCodec`."""
         return self.subject.decode(data)
+
+
+def default_side(model: str | None) -> int:
+    """Pixels to which pictures that machines alone will look at are reduced; 0: not at all.
+
+    Args:
+        model: name of our model; None for the profile's.
+    """
+    scene = pretrained.find(profile="scene", model_id=model)
+    return default_longer_side(bytes.fromhex(scene.fingerprint)) or 0
 
 
 def own_file(subject: Subject, rgb: Pixels, quality: float, by_base: bool) -> bytes:

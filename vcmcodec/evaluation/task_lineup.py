@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vcmcodec import machine, pretrained
+from vcmcodec import machine
 from vcmcodec.catalogue import Variant
 from vcmcodec.errors import RequestError, VcmError
 from vcmcodec.evaluation.prediction_cache import PredictionCache
@@ -20,6 +20,7 @@ from vcmcodec.evaluation.task_codecs import (
     FEATURE_VARIANTS,
     OWN_NAMES,
     PIXEL_NAMES,
+    default_side,
     open_own,
     open_rival,
 )
@@ -31,7 +32,6 @@ from vcmcodec.evaluation.task_subjects import (
     Uncompressed,
     open_judge,
 )
-from vcmcodec.models import default_longer_side
 from vcmcodec.vision.network import TASKS
 
 PLAIN = "base-plain"
@@ -104,8 +104,8 @@ class Plan:
         """Subjects of one codec, or why there are none."""
         if name in PIXEL_NAMES:
             own = open_own(name, self.model, self.base_ladder)
-            # At full size: what our files reduce, they reduce themselves.
-            return [PixelSubject(own, judge, None, cache, ours=True)]
+            # Given at full size: what our files reduce, they reduce themselves.
+            return [PixelSubject(own, judge, None, cache, ours=True, coded_side=own.coded_side)]
         if name in OWN_NAMES:
             return self._open_file(name.removeprefix("vcm-"))
         rival = open_rival(name, self.threads)
@@ -147,8 +147,7 @@ class Plan:
         """
         if self.base_sides is not None:
             return self.base_sides
-        scene = pretrained.find(profile="scene", model_id=self.model)
-        reduced = default_longer_side(bytes.fromhex(scene.fingerprint))
+        reduced = default_side(self.model)
         if not reduced:
             return (0,)
         return (reduced,) if name == PLAIN else (0, reduced)

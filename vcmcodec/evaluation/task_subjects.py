@@ -199,6 +199,7 @@ class PixelSubject:
         longer_side: int | None,
         cache: PredictionCache,
         ours: bool = False,
+        coded_side: int = 0,
     ) -> None:
         """Join a codec and a network.
 
@@ -208,9 +209,13 @@ class PixelSubject:
             longer_side: pictures are reduced to it before coding; None codes them as they are.
             cache: of what was coded and seen before.
             ours: see `TaskSubject`.
+            coded_side: pixels to which the codec's files reduce larger pictures themselves, whose
+                decoder enlarges them again; 0: not at all.
         """
         self.codec, self.ours, self.settings = codec.title, ours, codec.ladder
         self.variant = f"reduced to {longer_side}" if longer_side else FULL_SIZE
+        if coded_side:
+            self.variant = f"reduced to {coded_side} in the file"
         self.description = codec.description
         self._codec, self._judge, self._longer, self._cache = codec, judge, longer_side, cache
         self._version = codec.version

@@ -224,17 +224,15 @@ def _encode_piece(
         return out
 
     steps = piece.latent * codec.gains.gain(tile.level, slice(0, shape.channels))
+    log_gain = codec.gains.log_gain[:, :base_channels]
     if levels.refined:
         current = coder(steps, None, tile.level)
         values = codec.entropy.code_refinement(
-            current, tile.grid, tile.level, tile.base_level, hyper, values,
-            codec.gains.log_gain[:, :base_channels],
-        )  # fmt: skip
+            current, tile.grid, tile.level, tile.base_level, hyper, values, log_gain
+        )
         close(current, Kind.REFINEMENT, LayerId.MID)
     elif levels.carried:
-        values = codec.entropy.carry_over(
-            values, tile.level, tile.base_level, codec.gains.log_gain[:, :base_channels]
-        )
+        values = codec.entropy.carry_over(values, tile.level, tile.base_level, log_gain)
     for layer in (LayerId.MID, LayerId.FULL):
         current = coder(steps, None, tile.level)
         values = codec.entropy.code_slices(current, tile.grid, tile.level, hyper, layer, values)
@@ -318,15 +316,14 @@ def _decode_tile(
     hashes.check(LayerId.BASE, runs)
     if layer == LayerId.BASE:
         return values
+    log_gain = codec.gains.log_gain[:, : shape.base_channels]
     if levels.refined:
         current = coder(Kind.REFINEMENT, LayerId.MID)
         values = codec.entropy.code_refinement(
-            current, tile.grid, tile.level, tile.base_level, hyper, values,
-            codec.gains.log_gain[:, : shape.base_channels],
-        )  # fmt: skip
+            current, tile.grid, tile.level, tile.base_level, hyper, values, log_gain
+        )
         current.finish()
     elif levels.carried:
-        log_gain = codec.gains.log_gain[:, : shape.base_channels]
         values = codec.entropy.carry_over(values, tile.level, tile.base_level, log_gain)
     for at in (LayerId.MID, LayerId.FULL)[: int(layer)]:
         current = coder(Kind.LATENT, at)

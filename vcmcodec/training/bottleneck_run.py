@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from vcmcodec.training.bottleneck import (
 from vcmcodec.training.classifier_eyes import ClassifierCrops, ClassifierEyes
 from vcmcodec.training.eyes import Eyes, Watcher
 from vcmcodec.training.labelled_batches import LabelledBatches
-from vcmcodec.training.loop import Log, Run, TrainingError, schedule
+from vcmcodec.training.loop import Means, Run, TrainingError, learn, schedule
 from vcmcodec.training.photographs import PhotographCrops
 from vcmcodec.training.starting import start_at_model
 from vcmcodec.training.vision_batches import Batch
@@ -185,10 +185,12 @@ def train(
     run = Run(folder, learned, _groups(learned, recipe), average=recipe.average, seed=seed)
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     held = _held_out(evaluation, frozen, recipe.crop, evaluated)
-    _loop(run, teaching, held, recipe.steps if until is None else min(recipe.steps, until), show)
-    with torch.no_grad():
-        for name, value in learned.named_parameters():
-            value.copy_(run.averaged[name])
+    learn(
+        run, recipe.steps if until is None else min(recipe.steps, until),
+        partial(_step, run, teaching), show,
+        evaluate=None if held is None else partial(evaluate, learned, eyes, held),
+        report_every=REPORT_EVERY, save_every=SAVE_EVERY, evaluate_every=EVALUATE_EVERY,
+    )  # fmt: skip
     return learned.cpu()
 
 
@@ -210,25 +212,7 @@ def _groups(learned: Learned, recipe: BottleneckRecipe) -> list[dict[str, object
     ]
 
 
-def _loop(
-    run: Run, teaching: _Teaching, held: Tensor | None, last: int,
-    show: Callable[[dict[str, float]], None],
-) -> None:  # fmt: skip
-    means: dict[str, float] = {}
-    with closing(Log(run.folder, show)) as log:
-        while run.step < last:
-            share = _step(run, teaching, means)
-            if run.step % REPORT_EVERY == 0:
-                log.report(run.step, **{k: round(v, 5) for k, v in means.items()}, share=share)
-            if run.step % SAVE_EVERY == 0:
-                run.save()
-            if held is not None and (run.step % EVALUATE_EVERY == 0 or run.step == last):
-                with run.with_average():
-                    log.report(run.step, **evaluate(teaching.learned, teaching.eyes, held))
-    run.save()
-
-
-def _step(run: Run, teaching: _Teaching, means: dict[str, float]) -> float:
+def _step(run: Run, teaching: _Teaching, means: Means) -> float:
     """One step; keeps running means, and returns the share of the learning rates."""
     recipe, learned, eyes = teaching.recipe, teaching.learned, teaching.eyes
     plan = draw(recipe, run.random)

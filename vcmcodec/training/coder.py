@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcmcodec.nn.integer import VALUE_UNIT, round_through
+from vcmcodec.nn.latent_codec import LatentCodec
 from vcmcodec.nn.rate_estimate import symbol_bits
+
+Codec = TypeVar("Codec", bound=LatentCodec)
 
 
 class HyperPrior(nn.Module):
@@ -24,6 +29,15 @@ class HyperPrior(nn.Module):
         away = values - self.mean
         mass = torch.sigmoid((away + 0.5) / scale) - torch.sigmoid((away - 0.5) / scale)
         return -torch.log2(mass.clamp(min=1e-9))
+
+
+class Learned(nn.Module, Generic[Codec]):
+    """What a run teaches: a codec, and the prior that only training needs."""
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self.codec = codec
+        self.prior = HyperPrior(codec.latent.hyper)
 
 
 class TrainingCoder:

@@ -3,6 +3,9 @@
 A run is a folder: `state-*.safetensors` (weights, averages, optimiser moments; each file of at most
 16 MiB), `state.json` (step, random generators, recipe), `log.jsonl` (one line a report) and
 TensorBoard files where tensorboard is installed.
+
+Trainings whose steps are functions of seed and step alone (vision network, tasks, adaptor) need no
+generators: theirs are in one file, `last.pt`, by `write_checkpoint`.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +152,10 @@ class Run:
         """Context in which the model carries the averaged weights."""
         return AveragedWeights(self)
 
+    def take_average(self) -> None:
+        """Leave the averaged weights in the model."""
+        _put(self.model, self.averaged)
+
     # ---- keeping
 
     def save(self) -> None:
@@ -205,15 +213,16 @@ class AveragedWeights:
 
     def __enter__(self) -> None:
         self.kept = {k: v.detach().clone() for k, v in self.run.model.named_parameters()}
-        self._load(self.run.averaged)
+        _put(self.run.model, self.run.averaged)
 
     def __exit__(self, *_: object) -> None:
-        self._load(self.kept)
+        _put(self.run.model, self.kept)
 
-    def _load(self, values: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, value in self.run.model.named_parameters():
-                value.copy_(values[name])
+
+@torch.no_grad()
+def _put(model: nn.Module, values: dict[str, Tensor]) -> None:
+    for name, value in model.named_parameters():
+        value.copy_(values[name])
 
 
 def _shards(state: dict[str, Tensor]) -> Iterable[dict[str, Tensor]]:
@@ -259,3 +268,46 @@ class Log:
         self._file.close()
         if self._board:
             self._board.close()
+
+
+Means = dict[str, float]
+
+
+def learn(
+    run: Run,
+    last: int,
+    step: Callable[[Means], float],
+    show: Callable[[dict[str, float]], None],
+    *,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    report_every: int,
+    save_every: int,
+    evaluate_every: int = 1,
+    digits: int = 5,
+) -> None:
+    """Go on with a run to a step, and save it; the model then holds the averaged weights.
+
+    Args:
+        last: the step at which to stop.
+        step: takes one step, keeps running means, and returns the share of the learning rates.
+        show: told every line of the log.
+        evaluate: figures of the averaged weights; None to measure nothing.
+        report_every, save_every, evaluate_every: steps between them; the last step is evaluated.
+        digits: behind the point, of the means.
+
+    Raises:
+        TrainingError: the run went wrong.
+    """
+    means: Means = {}
+    with closing(Log(run.folder, show)) as log:
+        while run.step < last:
+            share = step(means)
+            if run.step % report_every == 0:
+                log.report(run.step, **{k: round(v, digits) for k, v in means.items()}, share=share)
+            if run.step % save_every == 0:
+                run.save()
+            if evaluate is not None and (run.step % evaluate_every == 0 or run.step == last):
+                with run.with_average():
+                    log.report(run.step, **evaluate())
+    run.save()
+    run.take_average()

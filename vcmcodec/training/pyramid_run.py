@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vcmcodec.errors import RequestError, WeightsError
 from vcmcodec.nn.model_tensors import Model
@@ -18,8 +18,8 @@ from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, PyramidCodec, PyramidShape
 from vcmcodec.profiles import pyramid as profile
 from vcmcodec.profiles.pyramid import latent_of
 from vcmcodec.training import export
-from vcmcodec.training.coder import HyperPrior
-from vcmcodec.training.loop import Log, Run, TrainingError, schedule
+from vcmcodec.training.coder import Learned
+from vcmcodec.training.loop import Means, Run, TrainingError, learn, schedule
 from vcmcodec.training.optimiser_groups import Rates, codec_groups
 from vcmcodec.training.photographs import PhotographCrops, read_pictures
 from vcmcodec.training.pyramid import Draw, Levels, PyramidRecipe, code, draw, loss, start_at_pca
@@ -31,15 +31,6 @@ PCA_CROPS = 64
 REPORT_EVERY, SAVE_EVERY, EVALUATE_EVERY = 50, 500, 1000
 EVALUATED_LEVELS = (0, 2500, 5000, 7500, 10000)
 COLLAPSED_BPP = 1e-5
-
-
-class Learned(nn.Module):
-    """Codec and the prior that only training needs."""
-
-    def __init__(self, codec: PyramidCodec) -> None:
-        super().__init__()
-        self.codec = codec
-        self.prior = HyperPrior(codec.latent.hyper)
 
 
 @torch.no_grad()
@@ -88,7 +79,7 @@ def only(shape: PyramidShape, names: Sequence[str]) -> PyramidShape:
 
 
 @torch.no_grad()
-def evaluate(learned: Learned, seen: Sequence[Levels]) -> dict[str, float]:
+def evaluate(learned: Learned[PyramidCodec], seen: Sequence[Levels]) -> dict[str, float]:
     """Estimated bits a pixel of the network's input, and relative errors, at five levels."""
     out: dict[str, float] = {}
     for level in EVALUATED_LEVELS:
@@ -126,7 +117,7 @@ def train(
     until: int | None = None,
     start: str | None = None,
     device: str = "cpu",
-) -> Learned:
+) -> Learned[PyramidCodec]:
     """Train, or go on where the run in `folder` stopped; the vision network stays as it is.
 
     Args:
@@ -159,29 +150,19 @@ def train(
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     pictures = read_pictures(evaluation, evaluated)
     seen = [dict(backend.head(rgb, profile.SPLIT).tensors) for rgb in pictures]
-    last = recipe.steps if until is None else min(recipe.steps, until)
-    means: dict[str, float] = {}
-    with closing(Log(folder, show)) as log:
-        while run.step < last:
-            share = _step(run, learned, network, pool, recipe, means)
-            if run.step % REPORT_EVERY == 0:
-                log.report(run.step, **{k: round(v, 5) for k, v in means.items()}, share=share)
-            if run.step % SAVE_EVERY == 0:
-                run.save()
-            if seen and (run.step % EVALUATE_EVERY == 0 or run.step == last):
-                with run.with_average():
-                    log.report(run.step, **evaluate(learned, seen))
-    run.save()
-    with torch.no_grad():
-        for name, value in learned.named_parameters():
-            value.copy_(run.averaged[name])
+    learn(
+        run, recipe.steps if until is None else min(recipe.steps, until),
+        partial(_step, run, learned, network, pool, recipe), show,
+        evaluate=partial(evaluate, learned, seen) if seen else None,
+        report_every=REPORT_EVERY, save_every=SAVE_EVERY, evaluate_every=EVALUATE_EVERY,
+    )  # fmt: skip
     return learned.cpu()
 
 
 def _begin(
     backend: ReferenceBackend, recipe: PyramidRecipe, pool: PhotographCrops, seed: int, *,
     fresh: bool,
-) -> Learned:  # fmt: skip
+) -> Learned[PyramidCodec]:  # fmt: skip
     """The networks, at their start where the run is a fresh one."""
     learned = Learned(build(backend, recipe))
     if fresh:
@@ -196,8 +177,8 @@ def _cpu(levels: Levels) -> dict[str, Tensor]:
 
 
 def _step(
-    run: Run, learned: Learned, network: VisionNetwork, pool: PhotographCrops,
-    recipe: PyramidRecipe, means: dict[str, float],
+    run: Run, learned: Learned[PyramidCodec], network: VisionNetwork, pool: PhotographCrops,
+    recipe: PyramidRecipe, means: Means,
 ) -> float:  # fmt: skip
     """One step; keeps running means, and returns the share of the learning rates."""
     plan = draw(recipe, run.random)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vcmcodec.nn.feature_transform import FeatureTransform
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
 from vcmcodec.nn.geometry import GroupGeometry
 from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
 from vcmcodec.profiles.scene import REFINED_FROM
 from vcmcodec.training.coder import HyperPrior, TrainingCoder
-from vcmcodec.training.optimiser_groups import Rates, codec_groups
 from vcmcodec.training.photographs import random_labels
 
 
@@ -182,22 +179,3 @@ def task_loss(
     squared = ((outcome.picture - images) ** 2).mean() * 255**2
     wrong = recipe.feature_price * distance + recipe.pixel_share * squared
     return (weight * wrong + outcome.bits / pixels) / balance(weight)
-
-
-class LearnedParts(Protocol):
-    """What a run teaches."""
-
-    codec: PictureCodec
-    prior: HyperPrior
-    transform: FeatureTransform
-
-
-def parameter_groups(learned: LearnedParts, recipe: SceneRecipe) -> list[dict[str, object]]:
-    """Optimiser groups: integer networks and transforms have their own rates, and clip apart."""
-    rates = Rates(
-        recipe.rate_transforms, recipe.rate_integers, recipe.rate_tables, recipe.rate_gains
-    )
-    return [
-        *codec_groups(learned.codec, [learned.prior], rates),
-        {"params": list(learned.transform.parameters()), "base": recipe.rate_features},
-    ]

@@ -6,14 +6,13 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vcmcodec.models import find_tasks, load_model, load_tasks
 from vcmcodec.nn.blocks import NestedBlock, SlimmableBlock
@@ -21,9 +20,10 @@ from vcmcodec.nn.feature_transform import FeatureTransform
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
 from vcmcodec.profiles import scene as profile
-from vcmcodec.training.coder import HyperPrior
+from vcmcodec.training import coder
 from vcmcodec.training.eyes import Eyes, report_means, task_features
-from vcmcodec.training.loop import Log, Run, TrainingError, schedule
+from vcmcodec.training.loop import Means, Run, TrainingError, learn, schedule
+from vcmcodec.training.optimiser_groups import Rates, codec_groups
 from vcmcodec.training.photographs import PhotographCrops, Views, read_pictures
 from vcmcodec.training.scene import (
     Draw,
@@ -31,7 +31,6 @@ from vcmcodec.training.scene import (
     code,
     draw,
     loss,
-    parameter_groups,
     task_loss,
 )
 from vcmcodec.training.starting import start_at_model
@@ -45,16 +44,25 @@ EVALUATED_LEVELS = (0, 2500, 5000, 7500, 10000)
 COLLAPSED_BPP = 1e-3
 
 
-class Learned(nn.Module):
-    """Codec, the prior that only training needs, and what takes the base to a vision network."""
+class Learned(coder.Learned[PictureCodec]):
+    """Codec and prior, and what takes the base to a vision network."""
 
     def __init__(self, vision: VisionConfig | None = None) -> None:
-        super().__init__()
-        self.codec = profile.build()
-        latent = self.codec.latent
-        self.prior = HyperPrior(latent.hyper)
-        shape = transform_shape(vision or VisionConfig(), self.codec.transform, latent.levels)
+        codec = profile.build()
+        super().__init__(codec)
+        shape = transform_shape(vision or VisionConfig(), codec.transform, codec.latent.levels)
         self.transform = FeatureTransform(shape)
+
+
+def parameter_groups(learned: Learned, recipe: SceneRecipe) -> list[dict[str, object]]:
+    """Optimiser groups: integer networks and transforms have their own rates, and clip apart."""
+    rates = Rates(
+        recipe.rate_transforms, recipe.rate_integers, recipe.rate_tables, recipe.rate_gains
+    )
+    return [
+        *codec_groups(learned.codec, [learned.prior], rates),
+        {"params": list(learned.transform.parameters()), "base": recipe.rate_features},
+    ]
 
 
 def use_bfloat16(codec: PictureCodec, on: bool) -> None:
@@ -171,27 +179,24 @@ def train(
     run = Run(folder, learned, groups, average=recipe.average, seed=seed)
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     pictures = load_pictures(evaluation, evaluated)
-    last = recipe.steps if until is None else min(recipe.steps, until)
-    means: dict[str, float] = {}
-    with closing(Log(folder, show)) as log:
-        while run.step < last:
-            if 0 < run.step == recipe.opening:
-                crops = pool.batch(KLT_CROPS, np.random.default_rng(seed))
-                spread_opening(run, learned, crops, recipe)
-            share = _step(run, learned, pool, looking, recipe, means)
-            if run.step % REPORT_EVERY == 0:
-                log.report(run.step, **{k: round(v, 4) for k, v in means.items()}, share=share)
-            if run.step % SAVE_EVERY == 0:
-                run.save()
-            if pictures and (run.step % EVALUATE_EVERY == 0 or run.step == last):
-                with run.with_average():
-                    use_bfloat16(learned.codec, False)
-                    log.report(run.step, **evaluate(learned, pictures))
-                    use_bfloat16(learned.codec, bfloat16)
-    run.save()
-    with torch.no_grad():
-        for name, value in learned.named_parameters():
-            value.copy_(run.averaged[name])
+
+    def step(means: Means) -> float:
+        if 0 < run.step == recipe.opening:
+            crops = pool.batch(KLT_CROPS, np.random.default_rng(seed))
+            spread_opening(run, learned, crops, recipe)
+        return _step(run, learned, pool, looking, recipe, means)
+
+    def evaluated_exactly() -> dict[str, float]:
+        use_bfloat16(learned.codec, False)
+        found = evaluate(learned, pictures)
+        use_bfloat16(learned.codec, bfloat16)
+        return found
+
+    learn(
+        run, recipe.steps if until is None else min(recipe.steps, until), step, show,
+        evaluate=evaluated_exactly if pictures else None, report_every=REPORT_EVERY,
+        save_every=SAVE_EVERY, evaluate_every=EVALUATE_EVERY, digits=4,
+    )  # fmt: skip
     return learned
 
 
@@ -244,7 +249,7 @@ class Looking:
 
 def _step(
     run: Run, learned: Learned, pool: PhotographCrops, looking: Looking | None,
-    recipe: SceneRecipe, means: dict[str, float],
+    recipe: SceneRecipe, means: Means,
 ) -> float:  # fmt: skip
     """One step; keeps running means of loss and rate, and returns the share of the rates."""
     plan = draw(recipe, run.step, run.random, eyes=looking is not None)

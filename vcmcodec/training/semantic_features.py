@@ -16,8 +16,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vcmcodec.training.loop import Log, Run, TrainingError, schedule
+from vcmcodec.training.loop import Means, Run, TrainingError, learn, schedule
 from vcmcodec.training.semantic import FeaturesRecipe
 from vcmcodec.training.semantic_views import ViewPool, Views, hot_box
 from vcmcodec.vision.config import VisionConfig
@@ -188,7 +188,7 @@ def look_for_heat(contrast: Contrast, pool: ViewPool) -> None:
 
 
 def _step(
-    run: Run, contrast: Contrast, pool: ViewPool, recipe: FeaturesRecipe, means: dict[str, float]
+    run: Run, contrast: Contrast, pool: ViewPool, recipe: FeaturesRecipe, means: Means
 ) -> float:
     """One step; keeps running means, and returns the share of the learning rate."""
     device = contrast.queue.device
@@ -255,19 +255,12 @@ def train(
         gates = list(contrast.generic.filter.parameters())
         groups.append({"params": gates, "base": recipe.rate_filter})
     run = Run(folder / STAGE, contrast, groups, average=recipe.momentum, seed=seed)
-    last = recipe.steps if until is None else min(recipe.steps, until)
-    means: dict[str, float] = {}
-    with closing(Log(folder / STAGE, show)) as log:
-        while run.step < last:
-            share = _step(run, contrast, pool, recipe, means)
-            if run.step % REPORT_EVERY == 0:
-                log.report(run.step, **{k: round(v, 5) for k, v in means.items()}, share=share)
-            if run.step % SAVE_EVERY == 0:
-                run.save()
-    run.save()
+    learn(
+        run, recipe.steps if until is None else min(recipe.steps, until),
+        partial(_step, run, contrast, pool, recipe), show,
+        report_every=REPORT_EVERY, save_every=SAVE_EVERY,
+    )  # fmt: skip
     with torch.no_grad():
-        for name, value in contrast.named_parameters():
-            value.copy_(run.averaged[name])
         network = contrast.generic.network
         recalibrate([network.stem, network.c2, network.c3, network.c4, network.c5])
         for _ in range(CALIBRATION if run.step else 0):

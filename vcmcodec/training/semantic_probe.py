@@ -20,7 +20,9 @@ from torch import Tensor
 from vcmcodec.evaluation.labelled import LabelledSet
 from vcmcodec.evaluation.task_scores import score_presence
 from vcmcodec.nn.pyramid_codec import LATENT_STRIDE
+from vcmcodec.nn.semantic_codec import SemanticCodec
 from vcmcodec.training import semantic_features, semantic_run
+from vcmcodec.training.coder import Learned
 from vcmcodec.training.semantic import Draw, code, depths, errors, spreads
 from vcmcodec.vision import generic
 from vcmcodec.vision.generic import GenericNetwork, price
@@ -179,7 +181,9 @@ def _settle(network: GenericNetwork, images: Sequence[Tensor]) -> None:
     network.eval()
 
 
-def _coded(network: GenericNetwork, learned: semantic_run.Learned, sets: Sets, level: int) -> Probe:
+def _coded(
+    network: GenericNetwork, learned: Learned[SemanticCodec], sets: Sets, level: int
+) -> Probe:
     """Probe what comes out of the codec at one level; the probe is fitted at that level too."""
     spent: list[float] = []
     wrong: list[dict[str, float]] = []

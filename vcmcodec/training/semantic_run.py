@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from vcmcodec.errors import RequestError
 from vcmcodec.nn.latent_model import LatentShape
@@ -22,8 +22,8 @@ from vcmcodec.nn.pyramid_codec import LATENT_STRIDE
 from vcmcodec.nn.semantic_codec import SemanticCodec, SemanticShape
 from vcmcodec.profiles import semantic as profile
 from vcmcodec.training import semantic_features
-from vcmcodec.training.coder import HyperPrior
-from vcmcodec.training.loop import Log, Run, TrainingError, schedule
+from vcmcodec.training.coder import Learned
+from vcmcodec.training.loop import Means, Run, TrainingError, learn, schedule
 from vcmcodec.training.optimiser_groups import Rates, codec_groups
 from vcmcodec.training.photographs import PhotographCrops, read_pictures
 from vcmcodec.training.semantic import (
@@ -48,15 +48,6 @@ PCA_CROPS = 64
 REPORT_EVERY, SAVE_EVERY, EVALUATE_EVERY = 50, 500, 1000
 EVALUATED_LEVELS = (0, 2500, 5000, 7500, 10000)
 COLLAPSED_BPP = 1e-5
-
-
-class Learned(nn.Module):
-    """Codec and the prior that only training needs."""
-
-    def __init__(self, codec: SemanticCodec) -> None:
-        super().__init__()
-        self.codec = codec
-        self.prior = HyperPrior(codec.latent.hyper)
 
 
 # ---- what the stages hand to each other
@@ -98,7 +89,7 @@ def build(network: GenericNetwork, mark: str, recipe: CodecRecipe) -> SemanticCo
     return SemanticCodec(shape, latent, profile.LMBDAS, mark)
 
 
-def read_codec(folder: Path) -> tuple[Learned, GenericNetwork]:
+def read_codec(folder: Path) -> tuple[Learned[SemanticCodec], GenericNetwork]:
     """Codec and prior of a finished stage, and the network as it ships."""
     path = result(folder, STAGE)
     network, mark = generic.rounded(read_network(result(folder, semantic_features.STAGE)))
@@ -115,9 +106,12 @@ def read_codec(folder: Path) -> tuple[Learned, GenericNetwork]:
 
 @torch.no_grad()
 def evaluate(
-    learned: Learned, network: GenericNetwork, seen: Sequence[Tensor], unit: Mapping[str, float],
+    learned: Learned[SemanticCodec],
+    network: GenericNetwork,
+    seen: Sequence[Tensor],
+    unit: Mapping[str, float],
     levels: Sequence[int] = EVALUATED_LEVELS,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Estimated bits a pixel of the network's input, and errors of the depths, at some levels."""
     out: dict[str, float] = {}
     for level in levels:
@@ -154,7 +148,7 @@ class _Bench:
     recipe: CodecRecipe
 
 
-def _step(run: Run, learned: Learned, bench: _Bench, means: dict[str, float]) -> float:
+def _step(run: Run, learned: Learned[SemanticCodec], bench: _Bench, means: Means) -> float:
     """One step; keeps running means, and returns the share of the learning rates."""
     recipe = bench.recipe
     plan = draw(recipe.crop // LATENT_STRIDE, recipe.grouped, run.random)
@@ -189,7 +183,7 @@ def train(
     seed: int = 1,
     until: int | None = None,
     device: str = "cpu",
-) -> Learned:
+) -> Learned[SemanticCodec]:
     """Train, or go on where the run in `folder / codec` stopped; the network stays as it is.
 
     Args:
@@ -223,23 +217,13 @@ def train(
     run = Run(folder / STAGE, learned, groups, average=recipe.average, seed=seed)
     pictures = [prepare(rgb, LONGER_SIDE)[0] for rgb in read_pictures(evaluation, evaluated)]
     seen = [features_of(network, one) for one in pictures]
-    last = recipe.steps if until is None else min(recipe.steps, until)
-    means: dict[str, float] = {}
     bench = _Bench(network, pool, unit, recipe)
-    with closing(Log(folder / STAGE, show)) as log:
-        while run.step < last:
-            share = _step(run, learned, bench, means)
-            if run.step % REPORT_EVERY == 0:
-                log.report(run.step, **{k: round(v, 5) for k, v in means.items()}, share=share)
-            if run.step % SAVE_EVERY == 0:
-                run.save()
-            if seen and (run.step % EVALUATE_EVERY == 0 or run.step == last):
-                with run.with_average():
-                    log.report(run.step, **evaluate(learned, network, seen, unit))
-    run.save()
-    with torch.no_grad():
-        for name, value in learned.named_parameters():
-            value.copy_(run.averaged[name])
+    learn(
+        run, recipe.steps if until is None else min(recipe.steps, until),
+        partial(_step, run, learned, bench), show,
+        evaluate=partial(evaluate, learned, network, seen, unit) if seen else None,
+        report_every=REPORT_EVERY, save_every=SAVE_EVERY, evaluate_every=EVALUATE_EVERY,
+    )  # fmt: skip
     learned = learned.cpu()
     about = {"recipe": dataclasses.asdict(recipe), "encoder": mark, "step": run.step}
     state = {name: value.contiguous() for name, value in learned.state_dict().items()}
