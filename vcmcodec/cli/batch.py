@@ -6,6 +6,7 @@ interrupted run leaves whole files, and nothing else, behind.
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -55,7 +56,7 @@ class Failure:
     trace: str = ""
 
 
-Work = Callable[[str | bytes], Product]
+Work = Callable[..., Product]  # of a path or bytes; and of `beside=`, for jobs that have it
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def run(work: Work, jobs: Sequence[Job], style: Style) -> int:
     """Do all jobs and tell of each.
 
     Args:
-        work: makes a `Product` of a path or of bytes; must be picklable for several workers.
+        work: makes a `Product` of a path or of bytes, and of the path `beside` where a job has one;
+            must be picklable for several workers.
         jobs: from `files.plan`.
         style: how.
 
@@ -240,7 +242,7 @@ def _outcomes(
     if style.workers < 2 or len(jobs) < 2:
         start_worker(style.threads)
         for job in jobs:
-            yield job, _attempt_input(work, job.input)
+            yield job, _attempt_input(_bound(work, job), job.input)
         return
     waiting = deque(jobs)
     while waiting:
@@ -300,10 +302,14 @@ def _submitted(pool: ProcessPoolExecutor, work: Work, job: Job) -> Future[Produc
     """A job that is under way, or has failed already: there is nothing to read."""
     source = attempt(lambda _: job.input.source(), b"")
     if not isinstance(source, Failure):
-        return pool.submit(attempt, work, source)
+        return pool.submit(attempt, _bound(work, job), source)
     failed: Future[Product | Failure] = Future()
     failed.set_result(source)
     return failed
+
+
+def _bound(work: Work, job: Job) -> Work:
+    return work if job.beside is None else functools.partial(work, beside=job.beside)
 
 
 def _pool(workers: int, style: Style) -> ProcessPoolExecutor:

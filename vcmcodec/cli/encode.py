@@ -13,8 +13,8 @@ import click
 from vcmcodec import catalogue
 from vcmcodec.bitstream.constants import TaskId
 from vcmcodec.bitstream.limits import Limits
-from vcmcodec.cli import batch, files, options, show
-from vcmcodec.errors import PictureError, RequestError
+from vcmcodec.cli import batch, files, groups, options, show
+from vcmcodec.errors import RequestError
 
 USUAL_QUALITY = 60.0  # that of `profiles.scene`, which takes torch, and so seconds, to load
 
@@ -42,8 +42,16 @@ class Settings:
     limits: Limits
 
 
-def encode_one(settings: Settings, source: str | bytes) -> batch.Product:
-    """Encode one picture or set of features, a path or the bytes of its file."""
+def encode_one(
+    settings: Settings, source: str | bytes, beside: Path | None = None
+) -> batch.Product:
+    """Encode one picture or set of features, a path or the bytes of its file.
+
+    Args:
+        settings: what is asked for.
+        source: the input.
+        beside: the mask or list of boxes that goes with it.
+    """
     from vcmcodec import codec, feature_codec, grouping, pixels
 
     started = time.perf_counter()
@@ -54,10 +62,9 @@ def encode_one(settings: Settings, source: str | bytes) -> batch.Product:
     plan: grouping.GroupPlan | str | None = None
     if settings.groups == codec.AUTO:
         plan = codec.AUTO
-    elif settings.groups is not None:
-        where = groups_file(settings.groups, source)
+    elif beside is not None:
         labels = dict(settings.labels) or None
-        plan = grouping.read(where, size.height, size.width, labels)
+        plan = grouping.read(beside, size.height, size.width, labels)
     asked = codec.EncodeOptions(
         tasks=settings.tasks,
         quality=settings.quality,
@@ -92,37 +99,6 @@ def encode_one(settings: Settings, source: str | bytes) -> batch.Product:
     )
     num_pixels = size.height * size.width
     return batch.Product(encoded.data, facts, line, num_pixels, encoded.warnings)
-
-
-def groups_file(groups: str, source: str | bytes) -> Path:
-    """The mask or list of boxes for a picture: the file itself, or its namesake in a folder.
-
-    Raises:
-        PictureError: the folder has none for this picture.
-    """
-    folder = Path(groups)
-    if not folder.is_dir():
-        return folder
-    if isinstance(source, bytes):
-        raise PictureError(f"standard input has no name to look for in {groups}")
-    stem = Path(source).stem
-    for extension in (".json", ".png", ".pgm", ".tif", ".tiff", ".bmp"):
-        if (folder / (stem + extension)).is_file():
-            return folder / (stem + extension)
-    raise PictureError(f"no mask or boxes in {groups}: neither {stem}.json nor {stem}.png")
-
-
-def _groups_files(groups: str | None) -> list[Path]:
-    """Every file that groups may be read from."""
-    from vcmcodec.encoding import AUTO
-
-    if groups is None or groups == AUTO:
-        return []
-    folder = Path(groups)
-    try:
-        return list(folder.iterdir()) if folder.is_dir() else [folder]
-    except OSError:  # what is in there cannot be looked up: every picture will say so
-        return []
 
 
 def _pairs(values: tuple[str, ...], option: str) -> tuple[tuple[str, str], ...]:
@@ -260,8 +236,9 @@ def _wrong_for_features(settings: Settings, for_people: bool) -> list[tuple[Any,
     "--groups",
     metavar="MASK.png|BOXES.json|DIR|auto",
     help="Code parts of the picture independently of each other: a mask whose pixel values are"
-    " group ids, a list of boxes, or a folder with one of them for each picture, under the"
-    " picture's name; auto: the objects that the vision network finds.",
+    " group ids, a list of boxes, or a folder with one of them for each picture; auto: the objects"
+    " that the vision network finds.  For photos/a/1.png that folder has a/1.json or a/1.png, or"
+    " else 1.json or 1.png where no other picture is called 1.",
 )
 @click.option(
     "--labels",
@@ -327,11 +304,14 @@ def command(
     _check(settings)
     style = options.style("encoded", output, given)
     from vcmcodec import pixels
+    from vcmcodec.encoding import AUTO
 
     extensions = set(pixels.READ_EXTENSIONS)
     if catalogue.profile(settings.profile).source == "features":
         extensions |= {options.FEATURES}
     found = files.gather(inputs, extensions, recursive)
-    reads = [*_groups_files(settings.groups), *options.network_files(settings.vision)]
-    jobs = files.plan(found, inputs, output, ".vcm", reads)
+    jobs = files.plan(found, inputs, output, ".vcm", options.network_files(settings.vision))
+    where = None if settings.groups == AUTO else settings.groups
+    jobs = groups.attach(jobs, where)
+    files.refuse_inputs([job.target for job in jobs], groups.sources(jobs, where))
     return batch.run(functools.partial(encode_one, settings), jobs, style)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from vcmcodec.errors import OutputError, RequestError
+from vcmcodec.errors import OutputError, RequestError, VcmError
 
 STANDARD = "-"  # standard input as an input, standard output as an output
 
@@ -23,12 +23,12 @@ class Input:
     Attributes:
         path: where it is, or None for standard input.
         relative: its name below the folder that was given, from which the output's is made.
-        problem: why there is nothing to read, where that is known beforehand.
+        problem: why nothing can become of it, where that is known beforehand.
     """
 
     path: Path | None
     relative: Path
-    problem: str | None = None
+    problem: VcmError | None = None
 
     @property
     def name(self) -> str:
@@ -39,19 +39,26 @@ class Input:
         """The path, or what came through standard input.
 
         Raises:
-            RequestError: there is nothing to read.
+            VcmError: the problem, where there is one.
         """
         if self.problem is not None:
-            raise RequestError(self.problem)
+            raise self.problem
         return sys.stdin.buffer.read() if self.path is None else os.fspath(self.path)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its result goes (None: standard output, or there can be none)."""
+    """One input and where its result goes.
+
+    Attributes:
+        input: see there.
+        target: None: standard output, or there can be none.
+        beside: a further file that goes with this input alone, which the work is then given too.
+    """
 
     input: Input
     target: Path | None
+    beside: Path | None = None
 
 
 def gather(
@@ -79,7 +86,7 @@ def gather(
         try:
             inside = _walk(path, extensions, recursive)
         except RequestError as error:
-            found.setdefault(os.path.realpath(path), Input(path, Path(path.name), str(error)))
+            found.setdefault(os.path.realpath(path), Input(path, Path(path.name), error))
             continue
         for file in inside:
             found.setdefault(os.path.realpath(file), Input(file, file.relative_to(path)))
