@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vcmcodec import catalogue, grouping, pixels, reduction
 from vcmcodec.bitstream import container as files
@@ -71,12 +71,12 @@ def encode(
     tasks = choose_tasks(spec, options.tasks)
     job = _prepare(spec, picture, plan, tasks, options, device)
     usual = _default_base_quality(job.model, tasks, job.reduced, job.looking is not None)
-    levels = _levels(tasks, options, usual)
     target = target_bytes(options, picture.height, picture.width)
     if target is None:
+        levels = _levels(tasks, options, usual)
         both = options.base_quality is None and {info.task for info in tasks} == {TaskId.HUMAN}
         return job.noted(_encode_open(job.finish, job.pieces, levels, both))
-    plain = _search(job.finish, list(job.pieces()), (levels, usual), tasks, options, target)
+    plain = _search(job, usual, target)
     if job.looking is None:
         return plain
 
@@ -329,23 +329,29 @@ def _only_level(options: EncodeOptions, usual: float) -> int:
     return rate_level("quality", usual if options.quality is None else options.quality)
 
 
-def _search(
-    finish: Any, pieces: list[Any], start: tuple[Levels, float], tasks: Sequence[TaskInfo],
-    options: EncodeOptions, target: int,
-) -> Encoded:  # fmt: skip
-    """The highest quality whose file is no larger than the target."""
-    levels, usual_base = start
+def _search(job: _Job, usual_base: float, target: int) -> Encoded:
+    """The highest quality whose file is no larger than the target.
+
+    Raises:
+        RequestError: even the lowest is larger; or a base quality, for a file of a base alone.
+    """
+    tasks, options, low = job.tasks, job.options, 0
+    if options.base_quality is not None:
+        if TaskId.HUMAN not in {info.task for info in tasks}:
+            raise RequestError("a base quality and a target cannot both hold for a base-only file")
+        low = rate_level("base quality", options.base_quality)
+    pieces = list(job.pieces())
 
     def at(level: int) -> Encoded:
         changed = dataclasses.replace(options, quality=level / 100)
-        result: Encoded = finish(_levels(tasks, changed, usual_base), pieces)
-        return result
+        made = job.finish(_levels(tasks, changed, usual_base), pieces)
+        if 0 < level == low and len(made.data) > target:
+            raise RequestError(
+                f"with base quality {low / 100:g} the picture cannot be coded in {target:,} bytes;"
+                f" the least is {len(made.data):,}"
+            )
+        return made
 
-    low = 0
-    if options.base_quality is not None:
-        low = levels.base
-        if levels.people is None:
-            raise RequestError("a base quality and a target cannot both hold for a base-only file")
     return search(at, target, low)
 
 

@@ -149,6 +149,7 @@ def test_options_that_never_go_together_are_wrong_usage(
         "encode a.png -o x.vcm --effort 3 --task detection",
         "encode a.png -o x.vcm --effort 0",
         "encode a.png -o x.vcm --base-quality 60",
+        "encode a.png -o x.vcm --base-quality 70 --target-bpp 6",
         "encode a.png -o x.vcm --base-quality 80 --task detection",
         "encode a.png -o x.vcm --profile pyramid --effort 3",
         "encode a.png -o x.vcm --profile bottleneck --split c4 --base-quality 80",

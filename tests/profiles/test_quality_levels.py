@@ -155,6 +155,18 @@ def test_a_target_that_is_too_small_names_the_least(options: dict[str, object]) 
     assert least - 2 <= len(encode(rgb, target_size=least, **options)) <= least
 
 
+def test_a_base_above_the_usual_quality_does_not_stand_in_the_way_of_a_target() -> None:
+    rgb = photograph("coffee", 96, 128, 60, 100)
+    target = len(encode(rgb, base_quality=70, quality=90))
+    found = encode_picture(rgb, EncodeOptions(base_quality=70, target_size=target))
+    base, *above = found.header.layers
+    assert len(found.data) <= target
+    assert base.rate_level == 7000
+    assert all(layer.rate_level > 8500 for layer in above)
+    with pytest.raises(RequestError, match=r"^with base quality 70 the picture cannot"):
+        encode(rgb, base_quality=70, target_size=target // 4)
+
+
 def test_targets_for_machines_move_the_base() -> None:
     rgb = photograph("coffee", 180, 250, 60, 100)
     least, most = (len(encode(rgb, tasks=["detection"], base_quality=q)) for q in (0, 100))
