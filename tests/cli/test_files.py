@@ -27,9 +27,9 @@ def gathered(*arguments: str, recursive: bool = False) -> list[str]:
     return [each.relative.as_posix() for each in found]
 
 
-def planned(*arguments: str, to: str) -> dict[str, str]:
+def planned(*arguments: str, to: str, keep: bool | None = None) -> dict[str, str]:
     found = files.gather(arguments, {".png", ".jpg"}, recursive=True)
-    jobs = files.plan(found, arguments, to, ".vcm")
+    jobs = files.plan(found, arguments, to, ".vcm", keep_extension=keep)
     return {job.input.name: "-" if job.target is None else job.target.as_posix() for job in jobs}
 
 
@@ -91,6 +91,30 @@ def test_a_folder_with_one_picture_still_goes_to_a_folder() -> None:
 def test_two_results_with_one_name_are_refused_before_anything_is_done() -> None:
     Path("photos/b.jpg").write_bytes(b"x")
     with pytest.raises(click.UsageError, match=r"b\.jpg and .*b\.png would both"):
+        planned("photos", to="out/")
+
+
+def test_names_that_differ_in_their_extension_alone_may_keep_it() -> None:
+    Path("photos/b.jpg").write_bytes(b"x")
+    with pytest.raises(click.UsageError, match="--keep-extension keeps them apart"):
+        planned("photos", to="out/", keep=False)
+    assert planned("photos", to="out/", keep=True) == {
+        "photos/a.JPG": "out/a.JPG.vcm",
+        "photos/b.jpg": "out/b.jpg.vcm",
+        "photos/b.png": "out/b.png.vcm",
+        "photos/deep/c.png": "out/deep/c.png.vcm",
+    }
+    assert planned("photos/b.jpg", to="b.vcm", keep=True) == {"photos/b.jpg": "b.vcm"}
+
+
+def test_what_would_not_help_is_not_proposed() -> None:
+    Path("photos/more.jpg").write_bytes(b"x")
+    for keep in (None, False, True):
+        with pytest.raises(click.UsageError, match="would both") as caught:
+            planned("photos/more.jpg", "more.jpg", to="out/", keep=keep)
+        assert "--keep-extension" not in str(caught.value)
+    Path("photos/b.jpg").write_bytes(b"x")
+    with pytest.raises(click.UsageError, match="write one to another folder"):
         planned("photos", to="out/")
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from conftest import Run, loaded
-from vcmcodec.cli import batch, encode
+from vcmcodec.cli import analyze, batch, encode, files
 
 BOXES = [{"label": "cat", "box": [0, 0, 32, 32]}]
 
@@ -92,6 +92,38 @@ def test_two_results_do_not_share_a_file(
     line: str, words: str, vcm: Run, folder: dict[str, bytes]
 ) -> None:
     refused(vcm, line, words, folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "option", "name"),
+    [
+        ("encode .", "--output", "a.png.vcm"),
+        ("features .", "--output", "a.png.safetensors"),
+        ("analyze . --mask masks/", "--draw", "a.png.png"),
+    ],
+)
+def test_names_that_differ_in_their_extension_alone_get_a_way_out(
+    line: str, option: str, name: str, vcm: Run, folder: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    planned: list[Path | None] = []
+
+    def run(work: object, jobs: list[files.Job], style: object) -> int:
+        planned.extend(job.target for job in jobs)
+        return 0
+
+    def look(analysis: analyze.Analysis, inputs: object) -> int:
+        planned.extend(outputs.drawing for outputs in analysis._outputs.values())
+        return 0
+
+    monkeypatch.setattr(batch, "run", run)
+    monkeypatch.setattr(analyze.Analysis, "run", look)
+    Path("a.tif").write_bytes(b"")
+    before = contents(Path())
+    refused(vcm, f"{line} {option} out", "--keep-extension keeps them apart", before)
+    assert not planned
+    assert vcm(*line.split(), option, "out", "--keep-extension").code == 0
+    assert Path("out") / name in planned
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def _targets(
     inputs: tuple[str, ...],
     asked: dict[str, str | None],
     reads: list[Path],
+    keep_extension: bool,
 ) -> dict[str, Outputs]:
     """Where the mask and the drawing of each input go.
 
@@ -139,6 +140,7 @@ def _targets(
         found, inputs: the inputs, and what they were called on the command line.
         asked: what `--mask`, `--draw` and `--coco` were given.
         reads: files that are read beside the inputs.
+        keep_extension: of the inputs, in names of results in a folder.
 
     Raises:
         click.UsageError: a result would replace what is read, or another result.
@@ -158,7 +160,7 @@ def _targets(
         if output == files.STANDARD:
             raise click.UsageError("masks and drawings go to files, not to standard output")
         if output is not None:
-            for job in files.plan(found, inputs, output, ".png", reads):
+            for job in files.plan(found, inputs, output, ".png", reads, keep_extension):
                 take(option, job.target)
                 _check_extension(option, job.target)
                 planned[job.input.name][name] = job.target
@@ -255,6 +257,7 @@ def _check_extension(option: str, target: Path | None) -> None:
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch.  [default: all]")
 @options.recursive
+@options.keep_extension
 @options.limits(*options.FILE_LIMITS)
 @options.as_json
 @options.loudness
@@ -262,6 +265,7 @@ def command(
     inputs: tuple[str, ...],
     *,
     recursive: bool,
+    keep_extension: bool,
     tasks: tuple[tuple[str, ...], ...],
     groups: tuple[tuple[str, ...], ...],
     mask: str | None,
@@ -310,5 +314,6 @@ def command(
     found = files.gather(inputs, {*pixels.READ_EXTENSIONS, ".vcm"}, recursive)
     reads = options.network_files(settings.model, settings.vision)
     reads += [labels] if labels else []
-    targets = _targets(found, inputs, {"--mask": mask, "--draw": draw, "--coco": coco}, reads)
+    asked_for = {"--mask": mask, "--draw": draw, "--coco": coco}
+    targets = _targets(found, inputs, asked_for, reads, keep_extension)
     return Analysis(settings, targets, style, coco).run(found)

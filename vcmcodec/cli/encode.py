@@ -266,6 +266,7 @@ def _wrong_for_features(settings: Settings, for_people: bool) -> list[tuple[Any,
 )
 @click.option("--text", multiple=True, metavar="KEY=VALUE", help="Store a note.")
 @options.recursive
+@options.keep_extension
 @options.existing
 @options.parallel
 @options.limits("max_pixels")
@@ -280,12 +281,13 @@ def command(
     text: tuple[str, ...],
     max_pixels: int,
     recursive: bool,
+    keep_extension: bool,
     **given: Any,
 ) -> int:
     r"""Write pictures, or features of them (`vcm features`), as .vcm files.
 
     One PICTURE goes to the file -o names; folders and several pictures go to a folder, one
-    NAME.vcm each.
+    NAME.vcm each (NAME.jpg.vcm with --keep-extension).
 
     \b
       vcm encode street.png -o street.vcm
@@ -310,7 +312,8 @@ def command(
     if catalogue.profile(settings.profile).source == "features":
         extensions |= {options.FEATURES}
     found = files.gather(inputs, extensions, recursive)
-    jobs = files.plan(found, inputs, output, ".vcm", options.network_files(settings.vision))
+    reads = options.network_files(settings.vision)
+    jobs = files.plan(found, inputs, output, ".vcm", reads, keep_extension)
     where = None if settings.groups == AUTO else settings.groups
     jobs = groups.attach(jobs, where)
     files.refuse_inputs([job.target for job in jobs], groups.sources(jobs, where))

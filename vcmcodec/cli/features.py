@@ -65,14 +65,16 @@ def take_one(settings: Settings, source: str | bytes) -> batch.Product:
     "--model", metavar="ID|FILE", help="Another network, as in `vcm analyze`.  [default: ours]"
 )
 @options.recursive
+@options.keep_extension
 @options.existing
 @options.parallel
 @options.limits("max_pixels")
 @options.as_json
 @options.loudness
 def command(
-    inputs: tuple[str, ...], output: str, *, max_pixels: int, recursive: bool, **given: Any
-) -> int:
+    inputs: tuple[str, ...], output: str, *, max_pixels: int, recursive: bool,
+    keep_extension: bool, **given: Any,
+) -> int:  # fmt: skip
     r"""Write a vision network's features of pictures, as safetensors files.
 
     One float32 tensor (1, channels, rows, columns) a name; split point, network and sizes stand in
@@ -89,7 +91,7 @@ def command(
     style = options.style("taken", output, given)
     found = files.gather(inputs, pixels.READ_EXTENSIONS, recursive)
     reads = options.network_files(settings.model)
-    jobs = files.plan(found, inputs, output, options.FEATURES, reads)
+    jobs = files.plan(found, inputs, output, options.FEATURES, reads, keep_extension)
     _check_extensions(jobs)
     return batch.run(functools.partial(take_one, settings), jobs, style)
 

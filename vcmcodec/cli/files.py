@@ -119,6 +119,7 @@ def plan(
     output: str,
     extension: str,
     reads: Iterable[str | Path] = (),
+    keep_extension: bool | None = None,
 ) -> list[Job]:
     """Say where each result goes, before anything is done.
 
@@ -131,6 +132,8 @@ def plan(
         output: what -o was given.
         extension: of results in a folder, with its dot.
         reads: further files that are read, which no result may replace either.
+        keep_extension: put `extension` behind that of the input, not in its place; None: the same
+            as False, in a command that has no --keep-extension to propose.
 
     Raises:
         click.UsageError: two results with one name, a result in place of a file that is read, or
@@ -150,28 +153,32 @@ def plan(
             f"several results need a folder, and {output} is a file; give it a /"
         )
     else:
-        jobs = [Job(each, _within(output, each, extension)) for each in inputs]
-    _refuse_clashes(jobs)
+        jobs = [Job(each, _within(output, each, extension, keep_extension)) for each in inputs]
+    _refuse_clashes(jobs, propose=keep_extension is False)
     refuse_inputs([job.target for job in jobs], [*paths(inputs), *reads])
     return jobs
 
 
-def _within(folder: str, each: Input, extension: str) -> Path | None:
+def _within(folder: str, each: Input, extension: str, keep: bool | None) -> Path | None:
     if each.problem is not None:
         return None
-    return Path(folder) / each.relative.with_suffix(extension)
+    before = each.relative.suffix if keep else ""
+    return Path(folder) / each.relative.with_suffix(before + extension)
 
 
-def _refuse_clashes(jobs: Sequence[Job]) -> None:
+def _refuse_clashes(jobs: Sequence[Job], propose: bool) -> None:
+    """Refuse results of one name, with a way out; `propose`: --keep-extension, where it is one."""
     taken: dict[str, Job] = {}
     for job in jobs:
         if job.target is None:
             continue
         where = place(job.target)
         if where in taken:
+            first = taken[where].input
+            kept = propose and first.relative.name != job.input.relative.name
             raise click.UsageError(
-                f"{taken[where].input.name} and {job.input.name} would both be written to"
-                f" {job.target}; rename one, or encode them into different folders"
+                f"{first.name} and {job.input.name} would both be written to {job.target};"
+                f" {'--keep-extension keeps them apart' if kept else 'write one to another folder'}"
             )
         taken[where] = job
 

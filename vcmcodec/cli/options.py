@@ -208,6 +208,16 @@ def recursive(command: Command) -> Command:
     )(command)
 
 
+def keep_extension(command: Command) -> Command:
+    """Names of results in a folder."""
+    return click.option(
+        "--keep-extension",
+        is_flag=True,
+        help="Name results in a folder after the whole name of the input, IMG.jpg.* and not IMG.*,"
+        " where IMG.png lies beside it.",
+    )(command)
+
+
 def existing(command: Command) -> Command:
     """What happens to outputs that are there already."""
     for flag, value, text in (
