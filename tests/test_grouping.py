@@ -47,7 +47,25 @@ def test_a_cell_belongs_to_the_id_that_most_of_its_pixels_have(
         values, counts = np.unique(cell, return_counts=True)
         assert found[row, column] == values[counts.argmax()]  # the first, hence smallest, on a tie
     lost = set(np.unique(mask)) - set(found.ravel())
-    assert len(plan.warnings) == len(lost)
+    assert len(plan.warnings) == (1 if lost else 0)
+    told = " ".join(plan.warnings)
+    assert all(str(value) in told for value in sorted(lost)[: grouping.NAMED])
+
+
+def test_a_photograph_for_a_mask_is_one_warning_and_not_hundreds() -> None:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[16:] = np.arange(512).reshape(16, 32) // 2
+    labels = {3: "person"}
+    (told,) = grouping.from_mask(mask, 32, 32, labels).warnings
+    assert told == (
+        "254 groups have no cell in which they are the largest, and vanish:"
+        " 1, 2, person, 4, 5 and 249 more"
+    )
+    mask[16:] = np.where(mask[16:] < 3, mask[16:], 0)
+    (told,) = grouping.from_mask(mask, 32, 32).warnings
+    assert told.endswith("and vanish: 1, 2")
+    (told,) = grouping.from_mask(np.where(mask == 2, 2, 0), 32, 32).warnings
+    assert told == "group 2 has no cell in which it is the largest; it vanishes"
 
 
 def test_a_mask_of_cells_is_taken_as_it_is() -> None:
@@ -122,10 +140,17 @@ def test_boxes_are_clipped_and_those_outside_vanish_with_a_warning() -> None:
     plan = grouping.from_boxes(boxes, 32, 32)
     check(plan, 32, 32)
     assert plan.labels.tolist() == [[1, 0], [1, 0]]
-    assert [("far" in text, "flat" in text) for text in plan.warnings] == [
-        (True, False),
-        (False, True),
-    ]
+    (told,) = plan.warnings
+    assert told == "2 boxes lie outside the picture, and their groups vanish: 2 (far), 3 (flat)"
+    (told,) = grouping.from_boxes(boxes[:2], 32, 32).warnings
+    assert told == "box 2 (far) lies outside the picture; its group vanishes"
+
+
+def test_boxes_that_are_hidden_are_told_of_in_one_sentence() -> None:
+    boxes = [{"label": f"b{k}", "box": [0, 0, 16, 16]} for k in range(1, 9)]
+    (told,) = grouping.from_boxes(boxes, 32, 32).warnings
+    assert told.startswith("7 boxes are hidden by smaller ones, and their groups vanish: 1 (b1), ")
+    assert told.endswith("5 (b5) and 2 more")
 
 
 def touched(before: int, after: int, cell: int) -> list[int]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 MAX_ID = 255  # an id is one byte in the file
 BACKGROUND = "background"
+NAMED = 5  # things that a warning names; the others it counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class GroupPlan:
     Attributes:
         labels: (rows, columns) uint8, positions in `groups` (not ids).
         groups: in order of id; every group has at least one cell.
-        warnings: groups that vanished, boxes that were cut, one sentence each.
+        warnings: groups that vanished, one sentence for each reason.
         stacked: ids of the groups from the lowest to the topmost, where these are boxes, which
             claim every cell that they touch; empty for a mask.
     """
@@ -134,12 +135,29 @@ def from_mask(
     if unknown:
         raise RequestError(f"the mask has no pixel of group {', '.join(map(str, unknown))}")
     names.setdefault(0, BACKGROUND)
-    notes = [
-        f"group {names.get(value) or value} has no cell in which it is the largest; it vanishes"
-        for value in vanished
-    ]
+    notes = one_sentence(
+        [names.get(value) or str(value) for value in vanished],
+        "group {} has no cell in which it is the largest; it vanishes",
+        "{} groups have no cell in which they are the largest, and vanish: {}",
+    )
     facts = {int(value): (names.get(int(value), ""), None) for value in np.unique(ids)}
     return make_plan(ids, facts, notes)
+
+
+def one_sentence(names: Sequence[str], one: str, several: str) -> tuple[str, ...]:
+    """A warning about some things by name: a picture that is no mask has hundreds of them.
+
+    Args:
+        names: of the things; none: no warning.
+        one: with a place for the name of a single thing.
+        several: with places for how many there are, and for the first few names.
+    """
+    if len(names) < 2:
+        return tuple(one.format(name) for name in names)
+    first, rest = names[:NAMED], len(names) - NAMED
+    if rest > 0:
+        return (several.format(len(names), f"{', '.join(first)} and {rest} more"),)
+    return (several.format(len(names), ", ".join(first)),)
 
 
 def from_boxes(boxes: Sequence[Mapping[str, Any]], height: int, width: int) -> GroupPlan:
@@ -168,7 +186,6 @@ def from_boxes(boxes: Sequence[Mapping[str, Any]], height: int, width: int) -> G
         raise PictureError("two boxes have the same id")
     rows, columns = _grid(height, width)
     ids = np.zeros((rows, columns), np.uint8)
-    notes = []
     stacked = sorted(parsed, key=lambda box: -box.area)  # stable: the later of equals on top
     for box in stacked:
         if box.right <= box.left or box.bottom <= box.top:
@@ -179,11 +196,18 @@ def from_boxes(boxes: Sequence[Mapping[str, Any]], height: int, width: int) -> G
         ] = box.id
     present = {int(value) for value in np.unique(ids)}
     facts: dict[int, tuple[str, float | None]] = {0: (BACKGROUND, None)}
-    for box in parsed:
-        facts[box.id] = (box.label, box.score)
-        if box.id not in present:
-            why = "lies outside the picture" if box.area <= 0 else "is hidden by smaller boxes"
-            notes.append(f"box {box.id} ({box.label or 'no label'}) {why}; its group vanishes")
+    facts |= {box.id: (box.label, box.score) for box in parsed}
+    lost = [box for box in parsed if box.id not in present]
+    notes = one_sentence(
+        [f"{box.id} ({box.label or 'no label'})" for box in lost if box.area <= 0],
+        "box {} lies outside the picture; its group vanishes",
+        "{} boxes lie outside the picture, and their groups vanish: {}",
+    )
+    notes += one_sentence(
+        [f"{box.id} ({box.label or 'no label'})" for box in lost if box.area > 0],
+        "box {} is hidden by smaller boxes; its group vanishes",
+        "{} boxes are hidden by smaller ones, and their groups vanish: {}",
+    )
     return make_plan(ids, facts, notes, [0, *(box.id for box in stacked)])
 
 

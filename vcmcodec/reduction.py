@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vcmcodec.bitstream.constants import CELL
-from vcmcodec.grouping import MAX_ID, GroupPlan, make_plan
+from vcmcodec.grouping import MAX_ID, GroupPlan, make_plan, one_sentence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,12 +45,11 @@ def reduce_groups(plan: GroupPlan, true: tuple[int, int], coded: tuple[int, int]
         ids = plan.ids[np.ix_(*(_under_centres(before, after) for before, after in sides))]
     facts = {group.id: (group.label, group.score) for group in plan.groups}
     kept = {int(value) for value in np.unique(ids)}
-    lost = [
-        f"group {group.label or group.id} has no cell left in the reduced picture; it vanishes,"
-        " and its pixels with it"
-        for group in plan.groups
-        if group.id not in kept
-    ]
+    lost = one_sentence(
+        [group.label or str(group.id) for group in plan.groups if group.id not in kept],
+        "group {} has no cell left in the reduced picture; it vanishes, and its pixels with it",
+        "{} groups have no cell left in the reduced picture, and vanish with their pixels: {}",
+    )
     return make_plan(ids, facts, [*plan.warnings, *lost], plan.stacked)
 
 

@@ -121,6 +121,15 @@ def test_a_group_that_is_too_small_vanishes_with_a_warning() -> None:
     assert [group.id for group in made.header.groups] == [0]
 
 
+def test_many_groups_that_are_too_small_are_told_of_in_one_sentence() -> None:
+    cells = np.zeros((15, 21), np.uint8)
+    cells[0] = np.arange(21)
+    less = reduce_groups(from_mask(cells, HEIGHT, WIDTH), (HEIGHT, WIDTH), (32, 44))
+    (told,) = less.warnings
+    assert told.startswith("20 groups have no cell left in the reduced picture, and vanish with")
+    assert told.endswith(": 1, 2, 3, 4, 5 and 15 more")
+
+
 def coded_runs(data: bytes, group: int) -> dict[Key, bytes]:
     return {key: value for key, value in substreams(data).items() if key[2] == group}
 
