@@ -239,12 +239,17 @@ def read(
             raise PictureError(f"{os.fspath(source)}: {error.strerror or error}") from error
     else:
         data = source
-    if data.lstrip()[:1] in (b"[", b"{"):
+    if is_boxes(data):
         if names:
             raise RequestError("boxes carry their own labels; other labels are for masks only")
         return from_boxes(_boxes_of(data), height, width)
     with pixels.open_image(data, Limits().max_pixels) as image:
         return from_image(image, height, width, names)
+
+
+def is_boxes(data: bytes) -> bool:
+    """Whether a file, or what it begins with, is JSON and no mask."""
+    return data.lstrip()[:1] in (b"[", b"{")
 
 
 def from_image(

@@ -240,6 +240,15 @@ def save_format(name: str) -> str:
     return _SAVE_EXTENSIONS[extension]
 
 
+def holds_transparency(name: str) -> bool:
+    """Whether the format of a file name or a bare `png`, `jpg`, ... can be transparent.
+
+    Raises:
+        RequestError: no format is written under that extension.
+    """
+    return save_format(name) not in _OPAQUE_FORMATS
+
+
 def save(
     image: Image.Image, target: str | os.PathLike[str] | IO[bytes], format: str | None = None
 ) -> None:

@@ -88,12 +88,16 @@ def test_groups_are_decoded_alone_and_the_rest_is_flagged(vcm: Run, picture: obj
     assert json.loads(both.stdout)["groups"] == [1, 2]
 
 
-def test_transparency_in_a_format_without_is_refused(vcm: Run, picture: object) -> None:
+def test_what_turns_out_transparent_in_a_format_without_is_refused(
+    vcm: Run, picture: object
+) -> None:
     vcm("encode", "a.png", "-o", "a.vcm", "--groups", "boxes.json")
-    ran = vcm("decode", "a.vcm", "-o", "cat.jpg", "--groups", "cat")
+    vcm("extract", "a.vcm", "-o", "cat.vcm", "--groups", "cat")
+    ran = vcm("decode", "cat.vcm", "-o", "cat.jpg")
     assert ran.code == 1
     assert "background" in ran.stderr
     assert not Path("cat.jpg").exists()
+    assert vcm("decode", "cat.vcm", "-o", "cat.jpg", "--background", "red").code == 0
 
 
 def test_a_narrow_decoder_reads_less(vcm: Run, picture: Image.Image) -> None:

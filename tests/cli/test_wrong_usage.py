@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from conftest import Run, loaded
-from vcmcodec.cli import analyze, batch, encode, files
+from vcmcodec.cli import analyze, batch, encode, features, files
 
 BOXES = [{"label": "cat", "box": [0, 0, 32, 32]}]
 
@@ -147,6 +148,15 @@ def test_results_have_names_that_fit_them(
 
 ODD = [
     ("decode a.vcm -o x.png --background reddish", "no colour 'reddish'"),
+    ("decode a.vcm -o x.jpg --groups face", "JPEG has no transparency"),
+    ("decode a.vcm b.vcm -o out --format bmp --groups face", "BMP has no transparency"),
+    ("decode a.vcm -o - --format ppm --groups face", "PPM has no transparency"),
+    ("decode a.vcm -o x.jpeg --background transparent", "--background takes a colour"),
+    ("features a.png -o x.safetensors --split c9", "no split point c9; there are stem, c2, c3"),
+    ("features a.png mask.png -o out/ --split fpn2 --json", "no split point fpn2"),
+    ("encode a.png -o x.vcm --profile bottleneck --split c9", "no split point c9; it codes"),
+    ("encode a.png -o x.vcm --groups boxes.json --labels 1=x", "boxes carry their own labels"),
+    ("encode a.png -o x.vcm --groups groups --labels 1=x", "boxes carry their own labels"),
     ("encode a.png -o x.vcm --effort 3", "--effort adapts files for machines alone"),
     ("encode a.png -o x.vcm --effort 3 --task human,detection", "machines alone"),
     ("encode a.png -o x.vcm --split fpn", "it has no --split"),
@@ -178,6 +188,11 @@ def test_options_that_never_go_together_are_wrong_usage(
     [
         "decode a.vcm -o x.png --background transparent",
         "decode a.vcm -o x.png --background red --width 1.0",
+        "decode a.vcm -o x.webp --groups face",
+        "decode a.vcm -o x.jpg --groups face --background red",
+        "decode a.vcm -o out --format avif --groups face --background transparent",
+        "features a.png -o x.safetensors --split c2",
+        "features a.png -o x.safetensors --split layer9 --model nothing.onnx",
         "encode a.png -o x.vcm --effort 3 --task detection",
         "encode a.png -o x.vcm --effort 0",
         "encode a.png -o x.vcm --base-quality 60",
@@ -197,14 +212,33 @@ def test_options_that_go_together_are_not_refused(
     assert (ran.code, ran.stderr) == (7, "")
 
 
-@pytest.mark.parametrize("line", [ODD[0][0], ODD[1][0], ODD[8][0]])
+@pytest.mark.parametrize("line", [ODD[k][0] for k in (0, 1, 5, 7, 8, 10, 17)])
 def test_wrong_usage_is_told_before_torch_is_loaded(
     line: str, folder: dict[str, bytes], tmp_path: Path
 ) -> None:
     assert loaded(line.split(), ("click", "torch"), tmp_path) == ["click"]
 
 
+def test_split_points_of_other_networks_are_asked_of_them(
+    vcm: Run, folder: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(name: str, device: str) -> SimpleNamespace:
+        return SimpleNamespace(splits=("layer1", "layer2"))
+
+    monkeypatch.setattr("vcmcodec.vision.backend.open_backend", opened)
+    monkeypatch.setattr(batch, "run", lambda work, jobs, style: 7)
+    line = "features a.png -o x.safetensors --model torchvision:resnet18=net.onnx --split"
+    refused(vcm, f"{line} c4", "no split point c4; there are layer1, layer2", folder)
+    assert vcm(*line.split(), "layer2").code == 7
+
+
 def test_the_quality_that_is_compared_with_is_the_one_of_the_profile() -> None:
     from vcmcodec.profiles import scene
 
     assert encode.USUAL_QUALITY == scene.DEFAULT_QUALITY
+
+
+def test_the_split_points_that_are_listed_are_those_of_the_network() -> None:
+    from vcmcodec.vision import network
+
+    assert tuple(network.SPLITS) == features.SPLITS

@@ -131,6 +131,22 @@ def _check_colour(background: str | None) -> None:
         raise click.BadParameter(str(error), param_hint="--background") from error
 
 
+def _check_transparency(settings: Settings) -> None:
+    """Refuse parts of pictures in a format that cannot say what is missing, before decoding."""
+    from vcmcodec import pixels
+
+    if settings.format == FEATURES or pixels.holds_transparency(settings.format):
+        return
+    name = pixels.save_format(settings.format)
+    if settings.background == TRANSPARENT:
+        raise click.UsageError(f"{name} has no transparency; --background takes a colour, too")
+    if settings.groups and settings.background is None:
+        raise click.UsageError(
+            f"{name} has no transparency for what --groups leaves out: give a --background colour,"
+            " or write PNG"
+        )
+
+
 @click.command("decode", short_help="Write .vcm files, or parts of them, as pictures.")
 @options.inputs("FILE|DIR|-...")
 @options.output("The picture, its format told by the extension; a folder; - for a PNG in a pipe.")
@@ -160,7 +176,8 @@ def _check_colour(background: str | None) -> None:
 @click.option(
     "--background",
     metavar="COLOUR|transparent",
-    help="What stands where nothing was decoded: a name, #rrggbb, or transparent.",
+    help="What stands where nothing was decoded: a name, #rrggbb, or transparent.  [default:"
+    " transparent, which JPEG, PPM and BMP cannot be]",
 )
 @click.option(
     "--format",
@@ -208,6 +225,7 @@ def command(
         device=given["device"],
         limits=options.limits_of(given),
     )
+    _check_transparency(settings)
     style = options.style("decoded", output, given)
     found = files.gather(inputs, {".vcm"}, recursive)
     jobs = files.plan(found, inputs, output, f".{wanted}")

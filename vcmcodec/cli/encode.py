@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from vcmcodec import catalogue
+from vcmcodec import catalogue, pretrained
 from vcmcodec.bitstream.constants import TaskId
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files, groups, options, show
-from vcmcodec.errors import RequestError
+from vcmcodec.errors import RequestError, WeightsError
 
 USUAL_QUALITY = 60.0  # that of `profiles.scene`, which takes torch, and so seconds, to load
 
@@ -150,6 +150,21 @@ def _check(settings: Settings) -> None:
     for is_so, why in (*wrong, *of_kind(settings, for_people)):
         if is_so:
             raise click.UsageError(why)
+    _check_split(settings)
+
+
+def _check_split(settings: Settings) -> None:
+    """Refuse a split point that the model does not code, where its manifest lists them."""
+    if settings.split is None:
+        return
+    try:
+        model = pretrained.find(settings.profile, settings.model)
+    except WeightsError:  # encoding says so, of every input
+        return
+    if model.splits and settings.split not in model.splits:
+        listed = ", ".join(model.splits)
+        message = f"{model.id} codes no split point {settings.split}; it codes {listed}"
+        raise click.BadParameter(message, param_hint="--split")
 
 
 def _wrong_for_pictures(settings: Settings, for_people: bool) -> list[tuple[Any, str]]:
@@ -316,5 +331,7 @@ def command(
     jobs = files.plan(found, inputs, output, ".vcm", reads, keep_extension)
     where = None if settings.groups == AUTO else settings.groups
     jobs = groups.attach(jobs, where)
+    if settings.labels:
+        groups.refuse_labels(jobs)
     files.refuse_inputs([job.target for job in jobs], groups.sources(jobs, where))
     return batch.run(functools.partial(encode_one, settings), jobs, style)

@@ -11,6 +11,11 @@ import click
 
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files, options, show
+from vcmcodec.errors import VcmError
+
+# Of the reference network, as `vision.network`, which takes torch, and so seconds, to load.
+SPLITS = ("stem", "c2", "c3", "c4", "c5", "fpn")
+OTHER_NETWORKS = ("torchvision:", ".onnx")  # how their names begin or end
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def take_one(settings: Settings, source: str | bytes) -> batch.Product:
     default="fpn",
     show_default=True,
     metavar="NAME",
-    help="Where the network is cut: stem, c2, c3, c4, c5, fpn.",
+    help=f"Where the network is cut: {', '.join(SPLITS)}; others have others.",
 )
 @click.option(
     "--model", metavar="ID|FILE", help="Another network, as in `vcm analyze`.  [default: ours]"
@@ -93,6 +98,7 @@ def command(
     reads = options.network_files(settings.model)
     jobs = files.plan(found, inputs, output, options.FEATURES, reads, keep_extension)
     _check_extensions(jobs)
+    _check_split(settings)
     return batch.run(functools.partial(take_one, settings), jobs, style)
 
 
@@ -102,3 +108,20 @@ def _check_extensions(jobs: list[files.Job]) -> None:
         if job.target is not None and job.target.suffix not in ("", options.FEATURES):
             message = f"{job.target}: features are written as {options.FEATURES}"
             raise click.BadParameter(message, param_hint="--output")
+
+
+def _check_split(settings: Settings) -> None:
+    """Refuse a split point that the network does not have, once and not for every picture."""
+    known: tuple[str, ...] = SPLITS
+    name = settings.model or ""
+    if name.startswith(OTHER_NETWORKS) or name.endswith(OTHER_NETWORKS):
+        from vcmcodec.vision.backend import open_backend
+
+        try:
+            known = open_backend(name, device=settings.device).splits
+        except VcmError:  # taking the features says so, of every picture
+            return
+    if settings.split not in known:
+        listed = ", ".join(known) or "none"
+        message = f"the network has no split point {settings.split}; there are {listed}"
+        raise click.BadParameter(message, param_hint="--split")

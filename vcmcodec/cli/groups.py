@@ -48,6 +48,28 @@ def attach(jobs: Sequence[Job], groups: str | None) -> list[Job]:
     return attached
 
 
+def refuse_labels(jobs: Iterable[Job]) -> None:
+    """Refuse labels for masks where there is none among the files of groups.
+
+    Raises:
+        click.UsageError: all of them are lists of boxes.
+    """
+    from vcmcodec import grouping
+
+    found = {job.beside for job in jobs if job.beside is not None}
+    if found and all(grouping.is_boxes(_beginning(file)) for file in found):
+        raise click.UsageError("--labels names the groups of a mask; boxes carry their own labels")
+
+
+def _beginning(file: Path) -> bytes:
+    """The first bytes of a file; none where it cannot be read, which its picture will say."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(1024)
+    except OSError:
+        return b""
+
+
 def sources(jobs: Iterable[Job], groups: str | None) -> list[Path]:
     """Every file that groups may be read from, which no result may replace."""
     found = [job.beside for job in jobs if job.beside is not None]
