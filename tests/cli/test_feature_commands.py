@@ -93,6 +93,38 @@ def test_files_of_features_are_shown_analyzed_and_verified(vcm: Run, pictures: P
     assert line["splits"] == ["fpn"]
 
 
+def test_of_features_no_colour_and_no_width_is_told(vcm: Run, pictures: Path) -> None:
+    Image.fromarray(astronaut(48, 64)).convert("L").save("grey.png")
+    assert vcm("encode", "grey.png", "-o", "x.vcm", "--profile", "pyramid").code == 0
+    shown = vcm("info", "x.vcm").stdout.decode()
+    assert "picture  64 x 48\n" in shown
+    assert "quality " in shown
+    assert "width" not in shown
+    told = facts(vcm("info", "x.vcm", "--json").lines[0])
+    assert told["grey"] is None
+    assert {layer["width"] for layer in told["layers"]} == {None}  # type: ignore[attr-defined]
+    assert vcm("encode", "grey.png", "-o", "y.vcm").code == 0
+    assert "64 x 48, grey" in vcm("info", "y.vcm").stdout.decode()
+    told = facts(vcm("info", "y.vcm", "--json").lines[0])
+    assert told["grey"] is True
+    assert [layer["width"] for layer in told["layers"]] == [0.25, 0.5, 1]  # type: ignore[attr-defined]
+
+
+def test_one_of_a_thing_is_not_told_of_as_several(vcm: Run, pictures: Path) -> None:
+    assert vcm("encode", pictures / "one.png", "-o", "x.vcm", "--profile", "pyramid").code == 0
+    assert "ok (1 substream, " in vcm("verify", "x.vcm").stdout.decode()
+    Path("x.vcm").write_bytes(Path("x.vcm").read_bytes()[:-1])
+    ran = vcm("verify", "x.vcm")
+    assert "damaged: 1 of 1 substream\n" in ran.stderr
+    assert "its only substream is not whole" in ran.stdout.decode()
+    Path("boxes.json").write_text('[{"label": "dot", "box": [0, 0, 9, 9]}]')
+    arguments = ("--groups", "boxes.json", "--task", "human")
+    assert vcm("encode", pictures / "one.png", "-o", "y.vcm", *arguments).code == 0
+    shown = vcm("info", "y.vcm").stdout.decode()
+    assert "at (0, 0), 1 cell\n" in shown
+    assert "at (0, 0), 47 cells\n" in shown
+
+
 def test_what_cannot_be_drawn_on_is_told_of_nevertheless(vcm: Run, pictures: Path) -> None:
     assert vcm("encode", pictures / "one.png", "-o", "x.vcm", "--profile", "pyramid").code == 0
     wanted = ("--draw", "d.png", "--mask", "m.png")

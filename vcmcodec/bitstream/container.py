@@ -114,6 +114,8 @@ class Container:
         whole = sum(map(self.is_whole, self.entries))
         bytes_there = f"no more than {end:,} of its {self.size:,} bytes are there"
         substreams_there = f"{whole} of {len(self.entries)} substreams are whole"
+        if len(self.entries) == 1:
+            substreams_there = "its only substream is not whole"
         return (f"the file is cut off: {bytes_there}, {substreams_there}",)
 
     @property

@@ -35,12 +35,13 @@ class SubstreamFacts:
 class LayerFacts:
     """One layer; `num_bytes` and `bpp` are its own, without the layers below.
 
-    `rate_level` is the quality, 0..100.  `whole` is False for a layer that is cut off or that this
-    part of a file does not hold.
+    `width` is that of the decoder that reads up to here; None where features are coded, which have
+    none.  `rate_level` is the quality, 0..100.  `whole` is False for a layer that is cut off or
+    that this part of a file does not hold.
     """
 
     name: str
-    width: float
+    width: float | None
     rate_level: float
     num_bytes: int
     bpp: float
@@ -82,6 +83,7 @@ class Description:
 
     Attributes:
         fingerprint: of the model, hexadecimal.
+        grey: whether the picture has one channel; None where features are coded, which do not tell.
         tile: side of a tile in cells, 0 where the picture is not tiled.
         parameters: of the profile, hexadecimal.
         split: split point of the network whose features are coded; None where a picture is.
@@ -102,7 +104,7 @@ class Description:
     fingerprint: str
     width: int
     height: int
-    grey: bool
+    grey: bool | None
     redacted: bool
     coder: str
     tile: int
@@ -150,7 +152,7 @@ def describe(container: Container) -> Description:
         fingerprint=header.fingerprint.hex(),
         width=header.width,
         height=header.height,
-        grey=header.grey,
+        grey=None if header.profile in FEATURE_PROFILES else header.grey,
         redacted=header.redacted,
         coder=header.coder.name.lower(),
         tile=header.tile,
@@ -209,11 +211,12 @@ def _has_layers_up_to(container: Container, layer: LayerId) -> bool:
 
 
 def _layer_facts(container: Container) -> Iterable[LayerFacts]:
+    of_features = container.header.profile in FEATURE_PROFILES
     for info in container.header.layers:
         entries = container.find(layer=info.layer)
         yield LayerFacts(
             name=info.layer.name.lower(),
-            width=WIDTHS[info.layer],
+            width=None if of_features else WIDTHS[info.layer],
             rate_level=info.rate_level / 100,
             num_bytes=_total(entries),
             bpp=_bpp(container, _total(entries)),

@@ -65,8 +65,7 @@ def tree(name: str, seen: Description) -> Tree:
         return text.append("".join(f"  {fact}" for fact in facts if fact), style="not bold")
 
     root = Tree(line(show.printable(name), show.size(seen.num_bytes), _bpp(seen.bpp)))
-    kind = ("grey" if seen.grey else "colour") + (", redacted" if seen.redacted else "")
-    root.add(line("picture", f"{seen.width} x {seen.height}, {kind}", _coded(seen)))
+    root.add(line("picture", _picture(seen), _coded(seen)))
     if seen.split is not None and seen.input_size is not None:
         width, height = seen.input_size
         root.add(line("features", f"split {seen.split}, of the picture at {width} x {height}"))
@@ -84,7 +83,8 @@ def tree(name: str, seen: Description) -> Tree:
     names = {group.id: group.label for group in seen.groups}
     layers = root.add(line("layers"))
     for layer in seen.layers:
-        quality = f"quality {layer.rate_level:g}, width {layer.width:g}"
+        of_width = "" if layer.width is None else f", width {layer.width:g}"
+        quality = f"quality {layer.rate_level:g}{of_width}"
         lost = "" if layer.whole else "not whole" if layer.substreams else "not in this file"
         branch = layers.add(line(layer.name, quality, lost, num_bytes=layer.num_bytes))
         for part in layer.substreams:
@@ -98,11 +98,17 @@ def tree(name: str, seen: Description) -> Tree:
     for group in seen.groups:
         left, top, width, height = group.box
         score = "" if group.score is None else f"score {group.score:.2f}"
-        place = f"{width} x {height} at ({left}, {top}), {group.cells} cells"
+        place = f"{width} x {height} at ({left}, {top}), {show.counted(group.cells, 'cell')}"
         groups.add(
             line(f"{group.id} {group.label}".strip(), place, score, num_bytes=group.num_bytes)
         )
     return root
+
+
+def _picture(seen: Description) -> str:
+    colour = () if seen.grey is None else ("grey" if seen.grey else "colour",)
+    redacted = ("redacted",) if seen.redacted else ()
+    return ", ".join((f"{seen.width} x {seen.height}", *colour, *redacted))
 
 
 def _coded(seen: Description) -> str:

@@ -113,7 +113,12 @@ def progress(total: int, what: str, quiet: bool) -> Iterator[Progress]:
 
 def size(num_bytes: int) -> str:
     """A size in bytes, with thousands separated."""
-    return f"{num_bytes:,} bytes" if num_bytes != 1 else "1 byte"
+    return counted(num_bytes, "byte")
+
+
+def counted(number: int, thing: str) -> str:
+    """How many of something there are, in one word or the other."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def share(part: int, whole: int) -> str:

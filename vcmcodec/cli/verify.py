@@ -54,13 +54,13 @@ def command(inputs: tuple[str, ...], *, deep: bool, recursive: bool, **given: An
 def _failure(report: edit.Report) -> batch.Failure:
     """How much is damaged, with the code of the first finding."""
     codes = [finding.code for finding in report.findings if finding.problem is not None]
-    message = f"damaged: {len(codes)} of {len(report.findings)} substreams"
+    message = f"damaged: {len(codes)} of {show.counted(len(report.findings), 'substream')}"
     return batch.Failure(codes[0] if codes else TruncatedError.code, message)
 
 
 def _print(name: str, report: edit.Report, verbose: bool) -> None:
     state = "ok" if report.ok else "damaged"
-    parts = f"{len(report.findings)} substreams, {show.size(report.num_bytes)}"
+    parts = f"{show.counted(len(report.findings), 'substream')}, {show.size(report.num_bytes)}"
     click.echo(f"{show.printable(name)}: {state} ({parts})")
     for warning in report.warnings:
         click.echo(f"  {show.printable(warning)}")
