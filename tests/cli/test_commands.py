@@ -285,7 +285,7 @@ def test_a_folder_without_inputs_stops_none_of_the_others(
         assert told[0].startswith("vcm: empty: the folder")
     ran = vcm("merge", "empty", street, "-o", "whole.vcm")
     assert ran.code == 1
-    assert "empty: the folder holds no input" in ran.stderr
+    assert "empty: the folder holds no input: .vcm\n" in ran.stderr  # it has no --recursive
 
 
 def test_names_that_would_break_the_line_are_escaped(vcm: Run) -> None:

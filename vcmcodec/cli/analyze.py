@@ -220,7 +220,8 @@ def _check_extension(option: str, target: Path | None) -> None:
 @click.option(
     "--draw",
     metavar="FILE|DIR/",
-    help="Write the picture with everything drawn on it; the extension tells the format.",
+    help="Write the picture with everything drawn on it; the extension tells the format, in a"
+    " folder it is PNG.",
     callback=options.named,
 )
 @click.option(

@@ -149,7 +149,10 @@ def _check_transparency(settings: Settings) -> None:
 
 @click.command("decode", short_help="Write .vcm files, or parts of them, as pictures.")
 @options.inputs("FILE|DIR|-...")
-@options.output("The picture, its format told by the extension; a folder; - for a PNG in a pipe.")
+@options.output(
+    "The picture, or .safetensors file, its format told by the extension; for several files the"
+    " folder they go to; - for a pipe."
+)
 @click.option(
     "-g",
     "--groups",
@@ -165,7 +168,7 @@ def _check_transparency(settings: Settings) -> None:
     "tasks",
     multiple=True,
     type=options.Names(options.MACHINE_TASK_NAMES),
-    help="Of features only what these tasks read.  [default: what the file was written for]",
+    help="Of features, only what these tasks read.  [default: what the file was written for]",
 )
 @click.option(
     "-w",
@@ -182,7 +185,8 @@ def _check_transparency(settings: Settings) -> None:
 @click.option(
     "--format",
     type=click.Choice(["png", "jpg", "webp", "avif", "tiff", "ppm", "bmp", FEATURES]),
-    help="Of the pictures, or safetensors for features.  [default: by the extension, else png]",
+    help="Of the results, whatever they are called; safetensors for features.  [default: by the"
+    " extension, else png]",
 )
 @options.recursive
 @options.existing

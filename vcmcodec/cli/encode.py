@@ -219,7 +219,8 @@ def _wrong_for_features(settings: Settings, for_people: bool) -> list[tuple[Any,
 @click.option(
     "--base-quality",
     type=options.Finite(0, 100),
-    help="Of the base layer, which machines read.  [default: what the tasks need]",
+    help="Of the base layer, which machines read; no more than that for people.  [default: what"
+    " the tasks need]",
 )
 @click.option(
     "--longer-side",
@@ -260,14 +261,15 @@ def _wrong_for_features(settings: Settings, for_people: bool) -> list[tuple[Any,
     type=options.CommaList(),
     default=(),
     metavar="ID=NAME,...",
-    help="Labels for the ids of a mask: 1=person,2=car.",
+    help="Labels for the ids of the mask that --groups gives: 1=person,2=car.",
 )
 @click.option(
     "--profile",
     type=click.Choice([spec.name for spec in catalogue.PROFILES]),
     default=catalogue.PROFILES[0].name,
     show_default=True,
-    help="What is coded.",
+    help="What is coded: scene, the picture; the others, what a vision network makes of it, for"
+    " machines alone.",
 )
 @click.option(
     "--split",
@@ -279,7 +281,12 @@ def _wrong_for_features(settings: Settings, for_people: bool) -> list[tuple[Any,
 @click.option(
     "--digest", is_flag=True, help="Store a digest of all symbols, which decoding then checks."
 )
-@click.option("--text", multiple=True, metavar="KEY=VALUE", help="Store a note.")
+@click.option(
+    "--text",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Store a note with what people look at; give it several times.",
+)
 @options.recursive
 @options.keep_extension
 @options.existing

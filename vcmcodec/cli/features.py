@@ -64,10 +64,12 @@ def take_one(settings: Settings, source: str | bytes) -> batch.Product:
     default="fpn",
     show_default=True,
     metavar="NAME",
-    help=f"Where the network is cut: {', '.join(SPLITS)}; others have others.",
+    help=f"Where the network is cut: {', '.join(SPLITS)}; another --model may have others.",
 )
 @click.option(
-    "--model", metavar="ID|FILE", help="Another network, as in `vcm analyze`.  [default: ours]"
+    "--model",
+    metavar="ID|FILE",
+    help="Another network, as in `vcm analyze`.  [default: the installed one]",
 )
 @options.recursive
 @options.keep_extension

@@ -62,12 +62,17 @@ class Job:
 
 
 def gather(
-    arguments: Iterable[str], extensions: Collection[str], recursive: bool = False
+    arguments: Iterable[str], extensions: Collection[str], recursive: bool | None = False
 ) -> list[Input]:
     """Find the inputs: files as they are named, and what has one of `extensions` in folders.
 
     A file that is not there is an input too, and so is a folder without any: they fail when their
     turn comes, and the others do not.  The same file named twice is one input.
+
+    Args:
+        arguments: as they were typed.
+        extensions: of inputs in folders, with their dots.
+        recursive: whether folders in folders are entered; None: no, and there is no --recursive.
 
     Raises:
         click.UsageError: standard input is named twice.
@@ -93,7 +98,7 @@ def gather(
     return list(found.values())
 
 
-def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> list[Path]:
+def _walk(folder: Path, extensions: Collection[str], recursive: bool | None) -> list[Path]:
     """The inputs in a folder; RequestError where there is none, or it cannot be read."""
     try:
         candidates = folder.rglob("*") if recursive else folder.iterdir()
@@ -107,7 +112,7 @@ def _walk(folder: Path, extensions: Collection[str], recursive: bool) -> list[Pa
     except OSError as error:
         raise RequestError(f"{folder}: {error.strerror or error}") from error
     if not inside:
-        below = "" if recursive else " (folders in it are entered with --recursive)"
+        below = " (folders in it are entered with --recursive)" if recursive is False else ""
         kinds = " ".join(sorted(extensions))
         raise RequestError(f"{folder}: the folder holds no input: {kinds}{below}")
     return inside

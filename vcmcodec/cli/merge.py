@@ -30,10 +30,10 @@ def _part(each: files.Input) -> str | FileSource:
 
 @click.command("merge", short_help="Put parts of a file together again.")
 @options.inputs("FILE|DIR|-...")
-@options.output("The whole file; - for a pipe.")
+@options.output("The whole file; - for a pipe.", "FILE|-")
 @options.existing
 @options.limits(*options.FILE_LIMITS)
-@options.as_json
+@options.json_lines("result")
 @options.loudness
 def command(inputs: tuple[str, ...], output: str, **given: Any) -> int:
     r"""Put parts of a file together again, in any order.
@@ -44,7 +44,7 @@ def command(inputs: tuple[str, ...], output: str, **given: Any) -> int:
       vcm merge base.vcm enhancement.vcm -o street.vcm
     """
     style = options.style("merged", output, given)
-    found = files.gather(inputs, {".vcm"})
+    found = files.gather(inputs, {".vcm"}, recursive=None)
     if output.endswith("/") or Path(output).is_dir():
         raise click.UsageError(f"merging makes one file, and {output} is a folder")
     if output == files.STANDARD:

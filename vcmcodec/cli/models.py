@@ -11,7 +11,7 @@ from vcmcodec.cli import options, show
 
 
 @click.command("models", short_help="List the models that are installed.")
-@options.as_json
+@options.json_lines("model")
 def command(*, as_json: bool) -> int:
     """List the models that are installed, and where they lie.
 

@@ -184,11 +184,9 @@ def inputs(metavar: str) -> Callable[[Command], Command]:
     return click.argument("inputs", nargs=-1, required=True, metavar=metavar)
 
 
-def output(text: str) -> Callable[[Command], Command]:
+def output(text: str, metavar: str = "FILE|DIR/|-") -> Callable[[Command], Command]:
     """Where the result goes."""
-    return click.option(
-        "-o", "--output", required=True, metavar="FILE|DIR/|-", callback=named, help=text
-    )
+    return click.option("-o", "--output", required=True, metavar=metavar, callback=named, help=text)
 
 
 def named(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -213,8 +211,8 @@ def keep_extension(command: Command) -> Command:
     return click.option(
         "--keep-extension",
         is_flag=True,
-        help="Name results in a folder after the whole name of the input, IMG.jpg.* and not IMG.*,"
-        " where IMG.png lies beside it.",
+        help="Name results IMG.jpg.* instead of IMG.*, so that those of IMG.jpg and IMG.png can lie"
+        " in one folder.",
     )(command)
 
 
@@ -267,11 +265,14 @@ def parallel(command: Command) -> Command:
     )(command)
 
 
-def as_json(command: Command) -> Command:
-    """Results for programs."""
+def json_lines(thing: str) -> Callable[[Command], Command]:
+    """Results for programs, an object for each thing."""
     return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON object a line for each input."
-    )(command)
+        "--json", "as_json", is_flag=True, help=f"Print one JSON object a line for each {thing}."
+    )
+
+
+as_json = json_lines("input")
 
 
 def figures_as_json(command: Callable[..., Any]) -> Callable[..., Any]:

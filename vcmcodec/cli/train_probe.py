@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option("--limit", type=click.IntRange(1), help="Only so many pictures of each set.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@options.as_json
+@options.json_lines("run")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
     runs: tuple[Path, ...], *, labels: Path, evaluate: Path, limit: int | None, threads: int,

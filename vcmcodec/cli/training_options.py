@@ -19,7 +19,7 @@ seed = click.option("--seed", type=int, default=1, show_default=True)
 start = click.option(
     "--start",
     metavar="MODEL",
-    help="Begin with an installed model: when the vision network was taught on, say.",
+    help="Begin with the weights of an installed model.",
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 
