@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -83,6 +84,18 @@ def test_an_input_without_groups_fails_alone_and_says_what_was_looked_for() -> N
     (job,) = groups.attach([files.Job(files.Input(None, Path("stdin")), None)], "masks")
     with pytest.raises(PictureError, match="no name to look for"):
         job.input.source()
+
+
+def test_a_name_that_leaves_no_room_for_another_extension_is_looked_up() -> None:
+    name = 251 * "n"
+    touch(f"rec/long/{name}.png", f"masks/{name}.png")
+    assert attached("rec/long") == {f"rec/long/{name}.png": f"masks/{name}.png"}
+
+
+def test_labels_leave_a_mask_from_a_pipe_unread() -> None:
+    os.mkfifo("pipe")
+    jobs = [files.Job(each, None) for each in files.gather(["rec/b/2.png"], {".png"})]
+    groups.refuse_labels(groups.attach(jobs, "pipe"))  # would wait for a writer for ever
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -62,11 +62,13 @@ def refuse_labels(jobs: Iterable[Job]) -> None:
 
 
 def _beginning(file: Path) -> bytes:
-    """The first bytes of a file; none where it cannot be read, which its picture will say."""
+    """The first bytes of a file; none of a pipe, which can be read only once, or of no file."""
+    if not os.path.isfile(file):
+        return b""
     try:
         with file.open("rb") as opened:
             return opened.read(1024)
-    except OSError:
+    except OSError:  # its picture will say so
         return b""
 
 
@@ -93,7 +95,8 @@ def _attached(job: Job, folder: Path) -> Job:
     names = (relative, relative.with_suffix(""), Path(relative.name), Path(relative.stem))
     for name in names:
         for extension in EXTENSIONS:
-            if (file := folder / f"{name}{extension}").is_file():
+            file = folder / f"{name}{extension}"
+            if os.path.isfile(file):  # False, too, where the name is too long for a file
                 return dataclasses.replace(job, beside=file)
     tried = dict.fromkeys((_own_name(job.input), f"{relative.stem}.json", f"{relative.stem}.png"))
     return _without(job, f"no mask or boxes in {folder}: none of {', '.join(tried)}")
