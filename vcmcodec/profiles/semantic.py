@@ -34,8 +34,8 @@ from vcmcodec.vision.predictions import Predictions
 NAME = "semantic"
 SPLIT = FEATURE
 LEVELS = 8
-DEFAULT_QUALITY = 50.0
-LMBDAS = tuple(0.2 * 200 ** (i / (LEVELS - 1)) for i in range(LEVELS))
+DEFAULT_QUALITY = 60.0
+LMBDAS = tuple(0.1 * 80 ** (i / (LEVELS - 1)) for i in range(LEVELS))
 RATE_WEIGHT = 3.0  # of the error, where rounding weighs bits; as for pyramids (decisions/0008)
 LATENT = LatentShape(
     slices=(16, 48, 96), phases=(2, 2, 2), layers=(0, 0, 0), hyper=8, levels=LEVELS

@@ -75,8 +75,8 @@ class FeaturesRecipe:
     refresh: int = 1000
     filtered: bool = True
     filter_from: float = 0.4
-    price: float = 0.15
-    retained: float = 0.0
+    price: float = 0.4
+    retained: float = 3.0
 
 
 @dataclass(frozen=True)
