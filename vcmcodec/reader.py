@@ -263,14 +263,9 @@ class Reader:
         for layer in sorted(set(choice.layers.values())):
             chosen = {k for k, at in choice.layers.items() if at == layer}
             values, level = self._values(got, layer, chosen)
-            shown = scene.synthesise(got.model, values, level, labels, size)
             inside = np.isin(labels, list(chosen))
             there |= inside
-            if inside.all():
-                rgb = shown
-            else:
-                mask = grouping.as_pixels(inside, size)
-                rgb[mask] = shown[mask]
+            scene.synthesise(got.model, values, level, labels, size, wanted=inside, onto=rgb)
         notes = []
         least = min(choice.layers.values())
         if least < top:
