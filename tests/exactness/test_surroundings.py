@@ -193,3 +193,47 @@ def test_an_error_leaves_the_surroundings_as_they_were() -> None:
             vcmcodec.encode(picture(), quality=1000)
         assert torch.is_autocast_enabled("cpu")
         assert torch.get_default_dtype() == torch.float16
+
+
+LOADERS: dict[str, Callable[[], object]] = {
+    "scene": lambda: models.load_model("scene"),
+    "pyramid": lambda: models.load_model("pyramid"),
+    "semantic": lambda: models.load_model("semantic"),
+    "bottleneck": lambda: models.load_model("bottleneck"),
+    "tasks": lambda: models.load_tasks(models.load_model("scene").fingerprint),
+    "vision": backend.open_backend,
+}
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", LOADERS)
+def test_loading_a_model_draws_no_random_number(name: str) -> None:
+    """What a program draws next is what it would have drawn."""
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    LOADERS[name]()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", ["scene", "pyramid", "semantic", "bottleneck"])
+def test_every_value_of_a_loaded_model_is_its_files(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is left of the memory in which the networks were made."""
+
+    def parts(model: Any) -> list[torch.nn.Module]:
+        found = (
+            getattr(model, "coding", model).codec,
+            *(getattr(model, part) for part in ("encoder", "adaptor") if hasattr(model, part)),
+        )
+        return list(found)
+
+    def tensors(model: Any) -> list[torch.Tensor]:
+        return [t for part in parts(model) for t in (*part.parameters(), *part.buffers())]
+
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **how: empty(*size, **how).fill_(torch.nan))
+    loaded = tensors(models.load_model(name))
+    assert loaded
+    assert all(bool(value.isfinite().all()) for value in loaded)
