@@ -27,6 +27,7 @@ WEIGHT_MAX = 127
 ACTIVATION_MAX = 127
 EXACT_LIMIT = 2**24
 VALUE_UNIT = 16  # means and decoded latents are integers in 1/16 of a quantisation step
+VALUE_BOUND = 2**23  # they are below it in size, so that float32 holds them and their sums exactly
 COMPAND_GAIN = 21.0
 COMPAND_SIZE = 4096  # entries of the companding table: magnitudes up to 256 steps
 
