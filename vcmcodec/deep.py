@@ -14,6 +14,7 @@ from vcmcodec.edit import read_group_map
 from vcmcodec.errors import VcmError
 from vcmcodec.models import load_model
 from vcmcodec.parts import CODED
+from vcmcodec.torch_state import plain_torch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,6 +150,7 @@ def _picture_check(
     rates = {info.layer: info.rate_level for info in header.layers}
     levels = scene.Levels(rates[LayerId.BASE], rates.get(LayerId.MID))
 
+    @plain_torch()
     def decode(runs: Runs, layer: LayerId, tile: int) -> None:
         scene.decode_tile(model, header, labels, levels, runs, layer, tile)
 
@@ -165,6 +167,7 @@ def _feature_check(
     place = place_of(header, module, model, labels)
     level = next(info.rate_level for info in header.layers if info.layer == LayerId.BASE)
 
+    @plain_torch()
     def decode(runs: Runs, layer: LayerId, tile: int) -> None:
         module.decode(model, place, level, runs, (), "cpu")
 

@@ -41,6 +41,7 @@ from vcmcodec.feature_parts import check_split, hold, layer_of, narrowed, open_m
 from vcmcodec.models import load_model
 from vcmcodec.reader import Reader
 from vcmcodec.sources import Openable
+from vcmcodec.torch_state import plain_torch
 
 if TYPE_CHECKING:
     from vcmcodec.profiles.features import FeatureSource
@@ -94,6 +95,7 @@ def as_features(source: object) -> Features | None:
     return None
 
 
+@plain_torch()
 def features(
     image: pixels.Source,
     *,
@@ -126,6 +128,7 @@ def features(
     return backend.head(picture.rgb, split)
 
 
+@plain_torch()
 def encode_picture(
     image: pixels.Source,
     options: EncodeOptions,
@@ -148,6 +151,7 @@ def encode_picture(
     return Encoded(made.data, made.header, picture.warnings + made.warnings)
 
 
+@plain_torch()
 def encode_features(
     found: Features,
     options: EncodeOptions,
@@ -306,6 +310,7 @@ def _header(
 # ---- decoding
 
 
+@plain_torch()
 def inspect(
     reader: Reader,
     *,
@@ -353,6 +358,7 @@ def decode_features(
         return inspect(reader, tasks=tasks, groups=groups, device=device).features
 
 
+@plain_torch()
 def analyze_reader(
     reader: Reader, tasks: Collection[str], score: float, groups: ChosenGroups, device: str,
     vision: str | None = None,

@@ -24,6 +24,7 @@ from vcmcodec.models import TasksModel, find_tasks, load_tasks
 from vcmcodec.nn.feature_transform import SPLIT_STRIDE, level_features
 from vcmcodec.reader import BaseLatent, Reader
 from vcmcodec.sources import Openable
+from vcmcodec.torch_state import plain_torch
 from vcmcodec.vision.geometry import MULTIPLE, InputGeometry, fill, to_multiple
 from vcmcodec.vision.network import TASKS
 from vcmcodec.vision.predictions import LabelMap, Predictions
@@ -74,6 +75,7 @@ def analyze(
         )
 
 
+@plain_torch()
 def analyze_reader(
     reader: Reader,
     *,
@@ -130,6 +132,7 @@ def check_tasks(tasks: Collection[str]) -> None:
             raise RequestError(f"no machine task {task}; there are {', '.join(TASKS)}")
 
 
+@plain_torch()
 @torch.inference_mode()
 def see(
     base: BaseLatent, header: Header, model: TasksModel, tasks: Collection[str] = TASKS,

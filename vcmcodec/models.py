@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vcmcodec import catalogue, pretrained
 from vcmcodec.errors import RequestError, WeightsError
+from vcmcodec.torch_state import loading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,13 +69,14 @@ class TasksModel:
 
 
 @functools.lru_cache(maxsize=8)  # 1 MB each
+@loading()  # gradients may pass through it later
 def _mixture(model: TasksModel, share: float) -> VisionModel:
     """The model's network with a share of the replaced tensors, the rest its own."""
     import torch
 
     network = copy.copy(model.vision.network)
     network._modules = dict(network._modules)
-    with torch.inference_mode(False), torch.no_grad():  # gradients may pass through it later
+    with torch.no_grad():
         for name in sorted({name.partition(".")[0] for name in model.replaced}):
             network._modules[name] = copy.deepcopy(network._modules[name])
         state = network.state_dict()
@@ -104,6 +106,7 @@ def load_model(
 
 
 @functools.lru_cache(maxsize=4)
+@loading()
 def _load(path: Path, device: str, profile: str) -> Model:
     import torch
 
@@ -230,6 +233,7 @@ def _task_facts(path: Path) -> TaskFacts:
 
 
 @functools.lru_cache(maxsize=4)
+@loading()
 def _load_tasks(model_id: str, path: Path, vision_path: Path, device: str) -> TasksModel:
     from vcmcodec.nn.task_tensors import unpack
     from vcmcodec.vision import weights

@@ -21,6 +21,7 @@ from vcmcodec.errors import RequestError
 from vcmcodec.models import load_model
 from vcmcodec.parts import Fetched, Parts
 from vcmcodec.sources import CountingSource, Openable, open_source, opened_here
+from vcmcodec.torch_state import plain_torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -247,6 +248,7 @@ class Reader:
         shown = self._coded_pixels(groups, base, (), device)
         return shown.rgb, shown.there
 
+    @plain_torch()
     def _coded_pixels(
         self, groups: Sequence[str | int] | str | int | None, top: LayerId,
         profiles: tuple[Entry, ...], device: str,
@@ -261,14 +263,9 @@ class Reader:
         for layer in sorted(set(choice.layers.values())):
             chosen = {k for k, at in choice.layers.items() if at == layer}
             values, level = self._values(got, layer, chosen)
-            shown = scene.synthesise(got.model, values, level, labels, size)
             inside = np.isin(labels, list(chosen))
             there |= inside
-            if inside.all():
-                rgb = shown
-            else:
-                mask = grouping.as_pixels(inside, size)
-                rgb[mask] = shown[mask]
+            scene.synthesise(got.model, values, level, labels, size, wanted=inside, onto=rgb)
         notes = []
         least = min(choice.layers.values())
         if least < top:
@@ -279,6 +276,7 @@ class Reader:
         ids = tuple(self.header.group_ids[k] for k in sorted(choice.layers))
         return _Shown(rgb, there, least, ids, kept)
 
+    @plain_torch()
     def latent(
         self, *, groups: Sequence[str | int] | str | int | None = None, device: str = "cpu"
     ) -> BaseLatent:

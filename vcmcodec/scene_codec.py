@@ -40,6 +40,7 @@ from vcmcodec.models import (
     load_model,
     load_tasks,
 )
+from vcmcodec.torch_state import plain_torch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +55,7 @@ ADAPTED_TOGETHER = (
 MACHINE_TASKS = (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION)
 
 
+@plain_torch()
 def encode(
     spec: catalogue.ProfileSpec, image: pixels.Source, options: EncodeOptions,
     groups: Groups | None, device: str, limits: Limits | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -241,3 +242,30 @@ def test_a_later_phase_leans_on_the_earlier_one() -> None:
     other, _ = model.predict(context, changed, second, grid)
     assert not torch.equal(mean, other)
     assert mean.shape == index.shape == (8, 4)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["training", "held"])
+def test_only_training_records_what_networks_compute(held: bool) -> None:
+    """Adapting a latent paid for a graph through held layers, which no gradient comes through."""
+    torch.manual_seed(3)
+    model = LatentModel(LatentShape((4, 6), (2, 2), (0, 0), hyper=2, levels=2))
+    second = model.slices[1]
+    assert isinstance(second, SliceModel)
+    with torch.no_grad():
+        second.last.weight.normal_(0, 30)
+    if held:
+        model.requires_grad_(False).hold()
+    grid = cell_grid(np.zeros((3, 4), np.int64), (2,))
+    before = torch.randint(0, 100, (12, 8)).float().requires_grad_(True)
+    own = torch.randint(0, 100, (12, 12)).float().requires_grad_(True)
+    context = second.context(torch.zeros(12, SliceModel.HYPER), before, grid)
+    mean, index = second.predict(context, own, grid.phases[2][1], grid)
+    assert mean.any()
+    assert [t.requires_grad for t in (context, mean, index)] == [not held] * 3
+    assert torch.is_grad_enabled()  # for what goes on from there
+    if not held:
+        mean.sum().backward()
+        assert before.grad is not None
+        assert before.grad.any()
+        assert own.grad is not None
+        assert own.grad.any()

@@ -15,6 +15,8 @@ from vcmcodec.codec import open as open_file
 from vcmcodec.errors import FormatError, TruncatedError
 from vcmcodec.models import load_model
 from vcmcodec.nn.gain import Level
+from vcmcodec.nn.geometry import GroupGeometry
+from vcmcodec.nn.transforms import Synthesis
 from vcmcodec.profiles import scene
 
 HEIGHT, WIDTH = 150, 230  # 10 x 15 cells
@@ -200,3 +202,74 @@ def test_a_strip_is_cut_into_long_tiles() -> None:
     file = encode(rgb, quality=20)
     assert Container.read(file).header.tile == scene.TILE_CELLS**2
     assert decode(file).size == (1, len(rgb))
+
+
+@pytest.mark.parametrize("tile", [0, TILE], ids=["whole", "tiled"])
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (160, 240), (145, 225)], ids=str)
+def test_synthesis_of_some_cells_is_that_part_of_the_synthesis(
+    monkeypatch: pytest.MonkeyPatch, tile: int, size: tuple[int, int]
+) -> None:
+    model, level = load_model("scene"), Level(6000, scene.LEVELS)
+    if tile:
+        monkeypatch.setattr(scene, "TILED_FROM_CELLS", 16)
+        monkeypatch.setattr(scene, "TILE_CELLS", tile)
+    torch.manual_seed(1)
+    random = np.random.default_rng(3)
+    maps = [np.zeros((10, 15), np.int64), cells(), random.integers(0, 5, (10, 15))]
+    for channels in model.codec.transform.latent:
+        values = torch.randn(10, 15, channels) * 30
+        for labels in maps:
+            whole = scene.synthesise(model, values, level, labels, size)
+            for wanted in [labels == 1, labels >= 2, labels == 9, random.random((10, 15)) < 0.05]:
+                onto = random.integers(0, 256, whole.shape, np.uint8)
+                inside = pixels_of(wanted, *size)[..., None]
+                expected = np.where(inside, whole, onto)
+                shown = scene.synthesise(
+                    model, values, level, labels, size, wanted=wanted, onto=onto
+                )
+                assert shown is onto
+                assert np.array_equal(shown, expected)
+
+
+@pytest.mark.parametrize("width", [None, 0.25])
+@pytest.mark.usefixtures("tiled")
+def test_no_more_is_synthesised_than_the_groups_take(
+    monkeypatch: pytest.MonkeyPatch, width: float | None
+) -> None:
+    """Decoding one group of a large picture took nearly as long as decoding all of it."""
+    file, taken = encode(picture(), quality=60, groups=cells()), list[tuple[int, ...]]()
+    forward = Synthesis.forward
+
+    def counted(self: Synthesis, latent: torch.Tensor, geometry: GroupGeometry | None) -> object:
+        taken.append(tuple(latent.shape[1:3]))
+        return forward(self, latent, geometry)
+
+    monkeypatch.setattr(Synthesis, "forward", counted)
+    decode(file, groups=[2], width=width)
+    assert taken == [(5, 5)]  # one cell in the picture's corner, and its halo of four
+    taken.clear()
+    decode(file, width=width)
+    assert len(taken) == TILES
+
+
+@pytest.mark.usefixtures("tiled")
+def test_groups_of_different_layers_are_synthesised_once_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = encode(picture(), quality=60, base_quality=20, groups=cells())
+    whole, preview = np.asarray(decode(file)), np.asarray(decode(file, width=0.25))
+    parts = [edit.extract(file, groups=[2]), edit.extract(file, layers=[LayerId.BASE])]
+    mixed, taken = edit.merge(parts), list[int]()
+    forward = Synthesis.forward
+
+    def counted(self: Synthesis, latent: torch.Tensor, geometry: GroupGeometry | None) -> object:
+        taken.append(latent.shape[-1])
+        return forward(self, latent, geometry)
+
+    monkeypatch.setattr(Synthesis, "forward", counted)
+    shown = np.asarray(decode(mixed))
+    inside = pixels_of(cells() == 2, HEIGHT, WIDTH)[..., None]
+    assert np.array_equal(shown, np.where(inside, whole, preview))
+    widths = load_model("scene").codec.transform.latent
+    assert taken.count(widths[-1]) == 1
+    assert taken.count(widths[0]) == TILES

@@ -17,6 +17,7 @@ from vcmcodec.entropy.cdf import Tables
 from vcmcodec.errors import WeightsError
 from vcmcodec.nn.bottleneck_codec import BottleneckCodec, nearest_level
 from vcmcodec.nn.model_tensors import fingerprint
+from vcmcodec.nn.unfilled import Unfilled
 
 TABLES = "tables."
 _PARTS = ("cdf", "sizes", "offsets", "skip")
@@ -81,7 +82,8 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Bottle
         WeightsError: tensors are missing or of the wrong shape, or the fingerprint is not theirs.
     """
     try:
-        codec = BottleneckCodec.rebuild(metadata)
+        with Unfilled():
+            codec = BottleneckCodec.rebuild(metadata)
         codec.load_state_dict({name: tensors[name].float() for name in codec.state_dict()})
         tables = {
             unit: Tables.unpack({p: tensors[f"{TABLES}{unit}.{p}"].numpy() for p in _PARTS})

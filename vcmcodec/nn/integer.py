@@ -8,7 +8,8 @@ when it is loaded, `check_companding` that what enters by a table keeps to it.  
 convolution is used (a 3x3 one may be run by Winograd or FFT, which are not exact): neighbours are
 gathered and everything is a matrix product.
 
-Training runs the very same arithmetic with straight-through gradients.
+Training runs the very same arithmetic with straight-through gradients.  Layers that are made ready
+for coding (`hold`) have none: their floor is a plain one.
 
 Source: Ballé, Johnston, Minnen, "Integer networks for data compression with latent-variable
 models", ICLR 2019; we depart in holding the integers in float32.
@@ -26,6 +27,7 @@ WEIGHT_MAX = 127
 ACTIVATION_MAX = 127
 EXACT_LIMIT = 2**24
 VALUE_UNIT = 16  # means and decoded latents are integers in 1/16 of a quantisation step
+VALUE_BOUND = 2**23  # they are below it in size, so that float32 holds them and their sums exactly
 COMPAND_GAIN = 21.0
 COMPAND_SIZE = 4096  # entries of the companding table: magnitudes up to 256 steps
 
@@ -89,7 +91,8 @@ class IntegerLinear(nn.Module):
     def hold(self) -> None:
         """Keep the integers, divided by 2**shift, for use without training.
 
-        A division by a power of two is exact, so the sums are the same ones, scaled.
+        A division by a power of two is exact, so the sums are the same ones, scaled.  From here on
+        no gradient comes through.
         """
         weight, bias = self.integers()
         self._held = weight * 2.0**-self.shift, bias * 2.0**-self.shift

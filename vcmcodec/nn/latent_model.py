@@ -20,6 +20,7 @@ exact integer ratio, are its means and its context.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -159,30 +160,36 @@ class SliceModel(nn.Module):
 
         In use it is already summed into the first layer, since all phases share it.
         """
-        known = hyper
-        if before is not None:
-            around = self.around(gather(self.narrow(before), grid.neighbours))
-            known = torch.cat([hyper, self.point(before), around], 1)
-        return self.first.begin(known) if self.first.held else known
+        with self._recording():
+            known = hyper
+            if before is not None:
+                around = self.around(gather(self.narrow(before), grid.neighbours))
+                known = torch.cat([hyper, self.point(before), around], 1)
+            return self.first.begin(known) if self.first.held else known
 
     def predict(
         self, context: Tensor, own: Tensor | None, rows: Tensor, grid: CellGrid
     ) -> tuple[Tensor, Tensor]:
         """Mean in 1/16 steps and offset of the table index, (rows, channels) each."""
-        seen = None
-        if own is not None:
-            own_parts = [self.own_narrow(own), own[:, : self.direct]]
-            own_parts.append(own[:, self.channels : self.channels + self.direct])
-            seen = self.own(gather(torch.cat(own_parts, 1), grid.neighbours[rows]))
-        known = context[rows]
-        if self.first.held:
-            hidden = self.first.end(known, seen)
-        else:
-            if seen is None:
-                seen = known.new_zeros(len(rows), self.OWN)
-            hidden = self.first(torch.cat([known, seen], 1))
-        mean, scale = self.last(self.second(hidden)).chunk(2, 1)
-        return mean, floor_through((scale + VALUE_UNIT / 2) / VALUE_UNIT)
+        with self._recording():
+            seen = None
+            if own is not None:
+                own_parts = [self.own_narrow(own), own[:, : self.direct]]
+                own_parts.append(own[:, self.channels : self.channels + self.direct])
+                seen = self.own(gather(torch.cat(own_parts, 1), grid.neighbours[rows]))
+            known = context[rows]
+            if self.first.held:
+                hidden = self.first.end(known, seen)
+            else:
+                if seen is None:
+                    seen = known.new_zeros(len(rows), self.OWN)
+                hidden = self.first(torch.cat([known, seen], 1))
+            mean, scale = self.last(self.second(hidden)).chunk(2, 1)
+            return mean, floor_through((scale + VALUE_UNIT / 2) / VALUE_UNIT)
+
+    def _recording(self) -> AbstractContextManager[object]:
+        """No graph where layers are held: their gradient is zero, so it would be of no use."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not self.first.held)
 
 
 class LatentModel(nn.Module):

@@ -24,6 +24,7 @@ from vcmcodec.nn.integer import WEIGHT_MAX, IntegerLinear
 from vcmcodec.nn.latent_codec import LatentCodec
 from vcmcodec.nn.latent_model import SCALE_COUNT
 from vcmcodec.nn.picture_codec import PictureCodec
+from vcmcodec.nn.unfilled import Unfilled
 
 FINGERPRINT_BYTES = 8
 Codec = TypeVar("Codec", bound=LatentCodec)
@@ -122,7 +123,8 @@ def unpack(
             the fingerprint is not that of the tensors.
     """
     try:
-        codec = rebuild(metadata)
+        with Unfilled():
+            codec = rebuild(metadata)
         codec.load_state_dict(_state(codec, tensors))
         tables = Tables.unpack(
             {n: tensors[f"tables.{n}"].numpy() for n in ("cdf", "sizes", "offsets", "skip")}

@@ -18,12 +18,13 @@ def scale_exactly(values: Tensor, octaves: Tensor) -> Tensor:
     """Multiply integers by 2**(octaves / 256), in integers alone.
 
     Args:
-        values: (cells, channels) integer-valued, below 2**31 in size.
+        values: (cells, channels) integer-valued, below 2**23 in size (`integer.VALUE_BOUND`).
         octaves: (channels,) integers, 1/256 octave.
 
     Returns:
         floor(values * ratio + 1/2), where the ratio is a fixed-point number with 12 binary digits
-        taken from a table of the 256 roots of two.
+        taken from a table of the 256 roots of two.  Beyond 2**24 it is what float32 has nearest:
+        no mean can be made of it (profiles/coding.py), and companding knows 4095 and no more.
     """
     table = ratio_table(values.device)
     steps = octaves.long()

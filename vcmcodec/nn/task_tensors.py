@@ -23,6 +23,7 @@ from torch import Tensor
 from vcmcodec.bitstream.constants import MAX_SIDE
 from vcmcodec.errors import WeightsError
 from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig
+from vcmcodec.nn.unfilled import Unfilled
 
 FORMAT = "vcm-tasks-1"
 KEY = "tasks"  # one entry: safetensors writes several in an order that changes
@@ -233,7 +234,8 @@ def unpack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Unpack
         }
 
     try:
-        transform = FeatureTransform(facts.config)
+        with Unfilled():
+            transform = FeatureTransform(facts.config)
         transform.load_state_dict(below(OWN))
     except (RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"these are not the weights of a tasks model: {error}") from error

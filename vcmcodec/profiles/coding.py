@@ -15,7 +15,8 @@ from torch import Tensor
 
 from vcmcodec.entropy.cdf import Tables
 from vcmcodec.entropy.rans import RansDecoder, RansEncoder
-from vcmcodec.nn.integer import VALUE_UNIT
+from vcmcodec.errors import FormatError, RequestError
+from vcmcodec.nn.integer import VALUE_BOUND, VALUE_UNIT
 from vcmcodec.nn.latent_model import SCALE_COUNT
 
 RATE_WINDOW = 15  # symbols of a larger size are simply rounded
@@ -54,6 +55,20 @@ def _pick(matrix: np.ndarray, which: np.ndarray | None) -> np.ndarray:
 
 def _integers(values: Tensor) -> np.ndarray:
     return values.to(torch.int32).numpy()
+
+
+def _in_bounds(*parts: Tensor) -> bool:
+    """Whether all means and values are below `VALUE_BOUND` in size, and none is no number."""
+    ends = [end for part in parts if part.numel() for end in part.aminmax()]
+    return all(-VALUE_BOUND < float(end) < VALUE_BOUND for end in ends)
+
+
+def _refuse_out_of_bounds(*parts: Tensor) -> None:
+    if not _in_bounds(*parts):
+        most = VALUE_BOUND // VALUE_UNIT
+        raise RequestError(
+            f"the features are too large: a value of their latent is not below {most} steps"
+        )
 
 
 class Rounder:
@@ -115,6 +130,9 @@ class EncodingCoder:
         price: bits that one squared step of error is worth, (channels,); None rounds plainly.
         digests: also hash the symbols of every run.
 
+    Raises:
+        RequestError: the latent is too large for any file, or not finite; no picture's is.
+
     Attributes:
         bits: spent so far, by the integer tables.
         closed: worth in bits, by `price`, of the error where a table allows zero alone.
@@ -132,6 +150,7 @@ class EncodingCoder:
         price: Tensor | None = None,
         digests: Mapping[int, hashlib._Hash] | None = None,
     ) -> None:
+        _refuse_out_of_bounds(latent, *(() if hyper is None else (hyper,)))
         self.latent, self._hyper, self.tables, self.hand = latent, hyper, tables, hand
         self.runs = {g: RansEncoder(tables) for g in range(hand.groups)}
         self.digests = digests
@@ -156,12 +175,18 @@ class EncodingCoder:
         return symbols
 
     def values(self, where: slice, rows: Tensor, mean: Tensor, index: Tensor) -> Tensor:
-        """Round the latent around its means and write the symbols."""
+        """Round the latent around its means and write the symbols.
+
+        Raises:
+            RequestError: a value is too large for any file.
+        """
         away = self.latent[rows, where] - mean / VALUE_UNIT
         symbols, closed = self._rounder(away, index, where)
+        values = symbols * VALUE_UNIT + mean
+        _refuse_out_of_bounds(mean, values)
         self.closed += closed
         self._push(rows, _integers(symbols), _integers(index))
-        return symbols * VALUE_UNIT + mean
+        return values
 
     def finish(self) -> dict[int, bytes]:
         """The bytes of every group's run."""
@@ -224,11 +249,17 @@ class DecodingCoder:
         return torch.from_numpy(symbols).float()
 
     def values(self, where: slice, rows: Tensor, mean: Tensor, index: Tensor) -> Tensor:
-        """Take symbols out of the runs and add the means; zero where a group is absent."""
+        """Take symbols out of the runs and add the means; zero where a group is absent.
+
+        Raises:
+            FormatError: the run is damaged, or a value is too large to be legal.
+        """
         symbols, absent = self._pull(rows, _integers(index))
         decoded = torch.from_numpy(symbols).float() * VALUE_UNIT + mean
         if absent is not None:
             decoded[torch.from_numpy(absent)] = 0
+        if not _in_bounds(mean, decoded):
+            raise FormatError("run", f"a value is not below {VALUE_BOUND} sixteenths of a step")
         return decoded
 
     def finish(self) -> None:

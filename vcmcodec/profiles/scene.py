@@ -17,6 +17,7 @@ from torch import Tensor
 from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.bitstream.container import Runs, Substream
 from vcmcodec.bitstream.header import Header
+from vcmcodec.grouping import as_pixels
 from vcmcodec.nn.gain import LOG_UNIT, Level
 from vcmcodec.nn.geometry import GroupGeometry
 from vcmcodec.nn.latent_model import CellGrid, LatentShape
@@ -25,7 +26,15 @@ from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
 from vcmcodec.nn.transforms import TransformShape
 from vcmcodec.profiles.coding import DecodingCoder, EncodingCoder, Hand
 from vcmcodec.profiles.digests import Digests
-from vcmcodec.profiles.tiles import Rectangle, expand, grid_of, padded_pixels, tile_at, tiles
+from vcmcodec.profiles.tiles import (
+    Rectangle,
+    bounds,
+    expand,
+    grid_of,
+    padded_pixels,
+    tile_at,
+    tiles,
+)
 
 NAME = "scene"
 LEVELS = 8
@@ -335,21 +344,46 @@ def _decode_tile(
 
 @torch.inference_mode()
 def synthesise(
-    model: Model, values: Tensor, level: Level, labels: np.ndarray, size: tuple[int, int]
-) -> np.ndarray:
-    """Pixels (H, W, 3) uint8 of decoded values, in tiles with a halo where the picture is large."""
-    codec = model.codec
-    height, width = size
-    out = np.empty((height, width, 3), np.uint8)
-    tile = tile_side(grid_of(labels))
-    for where in tiles(grid_of(labels), tile):
-        around = expand(where, codec.transform.halo_cells, grid_of(labels))
-        device = codec.synthesis.patch.weight.device
-        geometry = GroupGeometry(labels[around.slices]).to(device)
-        latent = codec.dequantise(values[around.slices][None], level).to(device)
-        image = codec.synthesis(latent, geometry)[0].cpu()
-        image = image[(slice(None), *where.inside(around).pixel_slices)]
-        rgb = torch.floor(image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).numpy()
-        place = out[where.pixel_slices]
-        place[...] = rgb[: place.shape[0], : place.shape[1]]
+    model: Model, values: Tensor, level: Level, labels: np.ndarray, size: tuple[int, int], *,
+    wanted: np.ndarray | None = None, onto: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Pixels of decoded values, in tiles where the picture is large, none larger than is needed.
+
+    Args:
+        values: (rows, columns, channels of a layer), in 1/16 steps of `level`.
+        labels: (rows, columns) group positions.
+        size: height and width of the picture.
+        wanted: (rows, columns) bool, the cells whose pixels are wanted; None for all.
+        onto: (H, W, 3) uint8 that these are written to; None for black.
+
+    Returns:
+        (H, W, 3) uint8: `onto`, where it is given.
+    """
+    out = np.zeros((*size, 3), np.uint8) if onto is None else onto
+    there = np.ones(labels.shape, bool) if wanted is None else wanted
+    for tile in tiles(grid_of(labels), tile_side(grid_of(labels))):
+        where = bounds(there, tile)
+        if where is None:
+            continue
+        rgb, place = _synthesise_piece(model, values, level, labels, where), out[where.pixel_slices]
+        rgb = rgb[: place.shape[0], : place.shape[1]]
+        inside = there[where.slices]
+        if inside.all():
+            place[...] = rgb
+        else:
+            np.copyto(place, rgb, where=as_pixels(inside, (rgb.shape[0], rgb.shape[1]))[..., None])
     return out
+
+
+def _synthesise_piece(
+    model: Model, values: Tensor, level: Level, labels: np.ndarray, where: Rectangle
+) -> np.ndarray:
+    """Pixels of whole cells, (H, W, 3) uint8, out of theirs and a halo's values."""
+    codec = model.codec
+    around = expand(where, codec.transform.halo_cells, grid_of(labels))
+    device = codec.synthesis.patch.weight.device
+    geometry = GroupGeometry(labels[around.slices]).to(device)
+    latent = codec.dequantise(values[around.slices][None], level).to(device)
+    image = codec.synthesis(latent, geometry)[0].cpu()
+    image = image[(slice(None), *where.inside(around).pixel_slices)]
+    return torch.floor(image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).numpy()

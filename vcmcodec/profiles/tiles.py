@@ -101,6 +101,22 @@ def expand(where: Rectangle, halo: int, grid: tuple[int, int]) -> Rectangle:
     )  # fmt: skip
 
 
+def bounds(cells: np.ndarray, within: Rectangle) -> Rectangle | None:
+    """The smallest rectangle inside `within` that holds all of its true cells; None for none.
+
+    Args:
+        cells: (rows, columns) bool.
+    """
+    inside = cells[within.slices]
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    return Rectangle(
+        within.top + int(rows[0]), within.top + int(rows[-1]) + 1,
+        within.left + int(columns[0]), within.left + int(columns[-1]) + 1,
+    )  # fmt: skip
+
+
 def padded_pixels(rgb: np.ndarray, where: Rectangle) -> Tensor:
     """Pixels under whole cells, (1, 3, H, W) in 0..1; the picture's edge pixels are repeated."""
     part = rgb[where.pixel_slices]

@@ -14,6 +14,7 @@ import torch
 
 from vcmcodec import pretrained
 from vcmcodec.errors import RequestError
+from vcmcodec.torch_state import loading
 from vcmcodec.vision import weights
 from vcmcodec.vision.geometry import InputGeometry, prepare
 from vcmcodec.vision.network import SPLITS, TASKS
@@ -116,6 +117,7 @@ class ReferenceBackend:
         return self._predictor.predict(rgb, self.tasks if tasks is None else tasks, score)
 
 
+@loading()
 def open_backend(
     name: str | None = None,
     *,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vcmcodec.errors import WeightsError
+from vcmcodec.nn.unfilled import Unfilled
 from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.layers import ConvNorm, Residual, channels_last, fold_norms
 from vcmcodec.vision.network import VisionNetwork, stage
@@ -251,8 +252,9 @@ def unpack(
         about: dict[str, Any] = json.loads(metadata[KEY])
         if about["format"] != FORMAT:
             raise WeightsError(f"{about['format']} is not the format of a generic network")
-        encoder = Encoder(VisionConfig.read(about["config"]), filtered=about["filtered"]).eval()
-        adaptor = Adaptor(**about["adaptor"]).fold()
+        with Unfilled():
+            encoder = Encoder(VisionConfig.read(about["config"]), filtered=about["filtered"]).eval()
+            adaptor = Adaptor(**about["adaptor"]).fold()
         fold_norms(encoder)
         own = {n: v.float() for n, v in tensors.items() if not n.startswith(ADAPTOR)}
         encoder.load_state_dict(own)

@@ -141,7 +141,8 @@ class TorchvisionBackend:
             default.__class__.__module__
         ):
             options["weights_backbone"] = None
-        network = models.get_model(name, **options)
+        with torch.random.fork_rng(devices=[]):  # its first values are random
+            network = models.get_model(name, **options)
         if weights is not None:
             _load_into(network, weights)
         self.fingerprint = fingerprint(name, network)

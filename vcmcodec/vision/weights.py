@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 
 from vcmcodec.errors import WeightsError
+from vcmcodec.nn.unfilled import Unfilled
 from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.layers import channels_last
 from vcmcodec.vision.network import VisionNetwork
@@ -92,7 +93,8 @@ def load(path: Path, device: str | torch.device = "cpu") -> VisionModel:
         about = json.loads(metadata.get(KEY, "{}"))
         if about.get("format") != FORMAT:
             raise WeightsError(f"{path} holds {about.get('format', 'no vision network')}")
-        network = VisionNetwork(VisionConfig.read(about["config"])).fold()
+        with Unfilled():
+            network = VisionNetwork(VisionConfig.read(about["config"])).fold()
         network.load_state_dict(tensors)
         labels, longer = tuple(about["labels"]), int(about["longer_side"])
     except (KeyError, ValueError, TypeError, RuntimeError) as error:

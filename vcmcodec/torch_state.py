@@ -1,0 +1,72 @@
+"""Keeps out of the codec what a program has set of torch around it.
+
+The codec's networks are exact, and files alike everywhere, in float32 on the device that they were
+loaded to.  A caller may be within `torch.autocast`, have another default dtype or device, or be in
+inference mode; none of this may choose a symbol, or stay in a model that is kept for later calls.
+
+torch itself is loaded when a guarded function is called, not when it is defined.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+_lock = threading.Lock()
+_inside = 0  # calls, of all threads, that need the default dtype to be float32
+_before: object = None  # what it was, where it was another
+
+
+@contextlib.contextmanager
+def plain_torch() -> Iterator[None]:
+    """No autocast on CPU and CUDA, default dtype float32, default device CPU; then as before.
+
+    Also a decorator, though not of generators.  Autocast and the default device are each thread's
+    own.  The default dtype is the whole process's: other threads of the caller see float32 until
+    the last guarded call is over, and must not set it meanwhile.
+    """
+    import torch
+
+    with contextlib.ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(_default_float32())
+        yield
+
+
+@contextlib.contextmanager
+def _default_float32() -> Iterator[None]:
+    """The first call in remembers the default dtype, the last one out sets it again."""
+    import torch
+
+    global _inside, _before
+    with _lock:
+        _inside += 1
+        if torch.get_default_dtype() != torch.float32:
+            _before = torch.get_default_dtype()
+            torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside and isinstance(_before, torch.dtype):
+                torch.set_default_dtype(_before)
+                _before = None
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """As `plain_torch`, for what is kept: also outside inference mode.
+
+    Tensors that are made in inference mode can never take part in a gradient, and a model that is
+    loaded for decoding may later adapt a latent.
+    """
+    import torch
+
+    with plain_torch(), torch.inference_mode(False):
+        yield
