@@ -20,40 +20,55 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from vcmcodec.codec import decode as decode
-    from vcmcodec.codec import encode as encode
+    from vcmcodec.api import analyze as analyze
+    from vcmcodec.api import decode as decode
+    from vcmcodec.api import decode_features as decode_features
+    from vcmcodec.api import encode as encode
+    from vcmcodec.api import features as features
+    from vcmcodec.codec import encode_picture as encode_picture
     from vcmcodec.codec import open as open
     from vcmcodec.edit import extract as extract
     from vcmcodec.edit import merge as merge
     from vcmcodec.edit import verify as verify
+    from vcmcodec.encoding import Encoded as Encoded
+    from vcmcodec.encoding import EncodeOptions as EncodeOptions
     from vcmcodec.errors import VcmError as VcmError
-    from vcmcodec.feature_codec import decode_features as decode_features
-    from vcmcodec.feature_codec import features as features
-    from vcmcodec.machine import analyze as analyze
+    from vcmcodec.errors import VcmWarning as VcmWarning
+    from vcmcodec.feature_codec import encode_features as encode_features
     from vcmcodec.reader import Reader as Reader
 
 _HOMES = {
-    "analyze": "vcmcodec.machine",
-    "encode": "vcmcodec.codec",
-    "decode": "vcmcodec.codec",
+    "analyze": "vcmcodec.api",
+    "encode": "vcmcodec.api",
+    "decode": "vcmcodec.api",
+    "features": "vcmcodec.api",
+    "decode_features": "vcmcodec.api",
+    "encode_picture": "vcmcodec.codec",
+    "encode_features": "vcmcodec.feature_codec",
     "open": "vcmcodec.codec",
-    "features": "vcmcodec.feature_codec",
-    "decode_features": "vcmcodec.feature_codec",
+    "EncodeOptions": "vcmcodec.encoding",
+    "Encoded": "vcmcodec.encoding",
     "Reader": "vcmcodec.reader",
     "extract": "vcmcodec.edit",
     "merge": "vcmcodec.edit",
     "verify": "vcmcodec.edit",
     "VcmError": "vcmcodec.errors",
+    "VcmWarning": "vcmcodec.errors",
 }
 
 __all__ = [
+    "EncodeOptions",
+    "Encoded",
     "Reader",
     "VcmError",
+    "VcmWarning",
     "__version__",
     "analyze",
     "decode",
     "decode_features",
     "encode",
+    "encode_features",
+    "encode_picture",
     "extract",
     "features",
     "merge",

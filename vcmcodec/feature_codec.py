@@ -337,7 +337,8 @@ def inspect(
     found = Features(held.place.split, tensors, held.place.geometry, network)
     ids = tuple(reader.header.group_ids[k] for k in sorted(held.choice.layers))
     present = np.isin(held.cells, list(held.choice.layers))
-    return DecodedFeatures(found, ids, present, (*reader.warnings, *held.notes))
+    reader.note(held.notes)
+    return DecodedFeatures(found, ids, present, reader.warnings)
 
 
 def decode_features(

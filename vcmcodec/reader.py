@@ -17,7 +17,7 @@ from vcmcodec.bitstream.container import Container, Entry
 from vcmcodec.bitstream.describe import Description, describe, read_text
 from vcmcodec.bitstream.header import Group, Header
 from vcmcodec.bitstream.limits import Limits
-from vcmcodec.errors import RequestError
+from vcmcodec.errors import RequestError, warn
 from vcmcodec.models import load_model
 from vcmcodec.parts import Fetched, Parts
 from vcmcodec.sources import CountingSource, Openable, open_source, opened_here
@@ -164,6 +164,10 @@ class Reader:
         """
         return read_text(self.container)
 
+    def note(self, notes: tuple[str, ...]) -> None:
+        """Set what was with the last decoding, one sentence each; `warnings` then tells it."""
+        self._notes = notes
+
     def describe(self) -> Description:
         """Everything that `vcm info` shows."""
         return describe(self.container)
@@ -192,8 +196,12 @@ class Reader:
         background: str | tuple[int, int, int] | None = None,
         device: str = "cpu",
     ) -> Image.Image:
-        """Decode the picture, or the groups and width of it that are asked for (see `inspect`)."""
+        """Decode the picture, or the groups and width of it that are asked for (see `inspect`).
+
+        What is missing is told as `VcmWarning`.
+        """
         decoded = self.inspect(groups=groups, width=width, background=background, device=device)
+        warn(decoded.warnings)
         return decoded.image
 
     def inspect(
@@ -292,6 +300,7 @@ class Reader:
             VcmError: as `inspect`.
         """
         got = self._fetch(groups, self.parts.top_layer(WIDTHS[LayerId.BASE]), (), device)
+        self.note(())
         choice = got.parts.choice
         values, level = self._values(got, LayerId.BASE, set(choice.layers))
         ids = tuple(self.header.group_ids[k] for k in sorted(choice.layers))
