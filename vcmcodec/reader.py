@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from vcmcodec.profiles import scene
 
 TRANSPARENT = "transparent"
+GREY_PROFILE_DROPPED = (
+    "the colour profile is dropped: it is for grey pictures, and the background has a colour"
+)
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,8 @@ class Reader:
         profiles = self.container.find(Kind.ICC)[:1] if top > LayerId.BASE else ()
         shown = self._coded_pixels(groups, top, profiles, device)
         image, absent = _finish(shown, self.header, colour)
+        if shown.icc_profile is not None and "icc_profile" not in image.info:
+            self.note((*self._notes, GREY_PROFILE_DROPPED))
         return Decoded(image, shown.layer, shown.groups, absent, self.warnings)
 
     def preview(
@@ -360,4 +365,5 @@ def _finish(
         return pixels.to_image(rgb, header.grey, shown.icc_profile, alpha), absent
     rgb[~mask] = colour
     grey = header.grey and len(set(colour)) == 1
-    return pixels.to_image(rgb, grey, shown.icc_profile), absent
+    fits = grey == header.grey  # a profile of grey cannot be applied to colours
+    return pixels.to_image(rgb, grey, shown.icc_profile if fits else None), absent
