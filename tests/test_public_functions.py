@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import re
 import threading
 import warnings
 from functools import cache
@@ -13,10 +16,12 @@ from PIL import Image, ImageFile
 
 import vcmcodec
 from photographs import astronaut, coffee, photograph
-from vcmcodec import errors, pixels, scene_codec
+from vcmcodec import api, codec, errors, pixels, scene_codec
 from vcmcodec.bitstream.constants import LayerId
 from vcmcodec.bitstream.container import Container
 
+# Names in annotations that are Python's or Pillow's, or unions that the docstrings spell out.
+TYPING = {"Collection", "Mapping", "Sequence", "None", "Source", "Groups", "ChosenGroups", "Image"}
 BOXES = [{"label": "left", "box": [0, 0, 40, 60]}]
 
 
@@ -124,3 +129,48 @@ def test_pictures_are_the_same_with_and_without_warnings() -> None:
     assert vcmcodec.encode(coffee()) == vcmcodec.encode_picture(coffee()).data
     with vcmcodec.open(whole()) as reader:
         assert np.array_equal(np.asarray(reader.decode()), np.asarray(vcmcodec.decode(whole())))
+
+
+# ---- signatures
+
+
+def test_a_misspelt_option_is_refused_by_encode_itself() -> None:
+    with pytest.raises(TypeError, match=r"encode\(\) got an unexpected keyword argument 'qualty'"):
+        vcmcodec.encode(coffee(), qualty=60)  # type: ignore[call-arg]
+
+
+def test_encode_takes_every_option_that_there_is_with_the_same_default() -> None:
+    taken = inspect.signature(vcmcodec.encode).parameters
+    options = dataclasses.fields(vcmcodec.EncodeOptions)
+    assert not any(one.kind == one.VAR_KEYWORD for one in taken.values())
+    assert set(taken) == {"image", "groups", "device", "limits"} | {one.name for one in options}
+    for one in options:
+        assert taken[one.name].default == one.default, one.name
+
+
+def test_every_option_goes_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are handed on by position."""
+    seen: list[vcmcodec.EncodeOptions] = []
+
+    def note(image: object, options: vcmcodec.EncodeOptions, **rest: object) -> vcmcodec.Encoded:
+        seen.append(options)
+        return vcmcodec.Encoded(b"", Container.read(whole()).header, ())
+
+    monkeypatch.setattr(codec, "encode_any", note)
+    given = {
+        "tasks": ("detection",), "quality": 1.0, "base_quality": 2.0, "longer_side": 3, "effort": 4,
+        "target_size": 5, "target_bpp": 6.0, "profile": "pyramid", "model": "m", "split": "s",
+        "vision": "v", "digest": True, "text": {"k": "t"},
+    }  # fmt: skip
+    vcmcodec.encode(b"", **given)  # type: ignore[arg-type]
+    assert dataclasses.asdict(seen[0]) == given
+
+
+def test_what_public_functions_take_and_give_is_public() -> None:
+    """`Any` would be what no type checker can check."""
+    for function in filter(inspect.isfunction, map(vars(api).get, vcmcodec.__all__)):
+        text = " ".join(map(str, inspect.get_annotations(function).values()))
+        names = set(re.findall(r"[A-Z][A-Za-z]+", text)) - TYPING
+        assert names, function.__name__
+        for name in names:
+            assert name in vcmcodec.__all__, (function.__name__, name)

@@ -7,15 +7,16 @@ there.  Rooms are imported when a function is called, so that importing this cos
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vcmcodec.errors import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from PIL import Image
 
+    from vcmcodec.bitstream.constants import TaskId
     from vcmcodec.bitstream.limits import Limits
     from vcmcodec.encoding import Groups
     from vcmcodec.pixels import Source
@@ -29,10 +30,22 @@ if TYPE_CHECKING:
 def encode(
     image: Source | Features,
     *,
+    tasks: Sequence[str | TaskId] | str | None = None,
+    quality: float | None = None,
+    base_quality: float | None = None,
+    longer_side: int | None = None,
+    effort: int | None = None,
+    target_size: int | None = None,
+    target_bpp: float | None = None,
+    profile: str = "scene",
+    model: str | None = None,
+    split: str | None = None,
+    vision: str | None = None,
+    digest: bool = False,
+    text: Mapping[str, str] | None = None,
     groups: Groups | None = None,
     device: str = "cpu",
     limits: Limits | None = None,
-    **options: Any,
 ) -> bytes:
     """Encode a picture, or features of one, to the bytes of a `.vcm` file.
 
@@ -44,15 +57,19 @@ def encode(
         groups: mask or boxes (path, array, picture, list), or a `GroupPlan`.
         device: where the transforms run.
         limits: what to accept.
-        **options: fields of `EncodeOptions`: tasks, quality, base_quality, target_size, ...
+        tasks, quality, base_quality, longer_side, effort, target_size, target_bpp, profile, model,
+            split, vision, digest, text: see `EncodeOptions`.
 
     Raises:
         VcmError: see `encode_picture` and `encode_features`.
     """
     from vcmcodec import codec
 
-    chosen = codec.EncodeOptions(**options)
-    encoded = codec.encode_any(image, chosen, groups=groups, device=device, limits=limits)
+    options = codec.EncodeOptions(
+        tasks, quality, base_quality, longer_side, effort, target_size, target_bpp,
+        profile, model, split, vision, digest, text,
+    )  # fmt: skip
+    encoded = codec.encode_any(image, options, groups=groups, device=device, limits=limits)
     warn(encoded.warnings)
     return encoded.data
 
