@@ -15,9 +15,9 @@ import pytest
 from PIL import Image, ImageFile
 
 import vcmcodec
-from photographs import astronaut, coffee, photograph
+from photographs import astronaut, coffee, photograph, rewritten, substreams
 from vcmcodec import api, codec, errors, pixels, scene_codec
-from vcmcodec.bitstream.constants import LayerId
+from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.bitstream.container import Container
 
 # Names in annotations that are Python's or Pillow's, or unions that the docstrings spell out.
@@ -129,6 +129,19 @@ def test_pictures_are_the_same_with_and_without_warnings() -> None:
     assert vcmcodec.encode(coffee()) == vcmcodec.encode_picture(coffee()).data
     with vcmcodec.open(whole()) as reader:
         assert np.array_equal(np.asarray(reader.decode()), np.asarray(vcmcodec.decode(whole())))
+
+
+# ---- verify
+
+
+def test_a_deep_check_brings_its_own_decoder() -> None:
+    data = vcmcodec.encode(coffee(), digest=True)
+    report = vcmcodec.verify(data, deep=True)
+    assert (report.ok, report.deep) == (True, True)
+    digest = next(key for key in substreams(data) if key[0] == Kind.DIGEST)
+    wrong = rewritten(data, [(digest, bytes(8))])  # every CRC-32 is right
+    assert vcmcodec.verify(wrong).ok
+    assert not vcmcodec.verify(wrong, deep=True).ok
 
 
 # ---- signatures

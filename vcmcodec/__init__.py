@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vcmcodec.api import decode_features as decode_features
     from vcmcodec.api import encode as encode
     from vcmcodec.api import features as features
+    from vcmcodec.api import verify as verify
     from vcmcodec.bitstream.constants import TaskId as TaskId
     from vcmcodec.bitstream.describe import Description as Description
     from vcmcodec.bitstream.header import Group as Group
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from vcmcodec.edit import Report as Report
     from vcmcodec.edit import extract as extract
     from vcmcodec.edit import merge as merge
-    from vcmcodec.edit import verify as verify
     from vcmcodec.encoding import Encoded as Encoded
     from vcmcodec.encoding import EncodeOptions as EncodeOptions
     from vcmcodec.errors import FormatError as FormatError
@@ -68,6 +68,7 @@ _HOMES = {
     "decode_features": "vcmcodec.api",
     "encode": "vcmcodec.api",
     "features": "vcmcodec.api",
+    "verify": "vcmcodec.api",
     "TaskId": "vcmcodec.bitstream.constants",
     "Description": "vcmcodec.bitstream.describe",
     "Group": "vcmcodec.bitstream.header",
@@ -80,7 +81,6 @@ _HOMES = {
     "Report": "vcmcodec.edit",
     "extract": "vcmcodec.edit",
     "merge": "vcmcodec.edit",
-    "verify": "vcmcodec.edit",
     "EncodeOptions": "vcmcodec.encoding",
     "Encoded": "vcmcodec.encoding",
     "FormatError": "vcmcodec.errors",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from vcmcodec.bitstream.constants import TaskId
     from vcmcodec.bitstream.limits import Limits
+    from vcmcodec.edit import Report
     from vcmcodec.encoding import Groups
     from vcmcodec.pixels import Source
     from vcmcodec.sources import Openable
@@ -202,3 +203,25 @@ def decode_features(
         decoded = feature_codec.inspect(reader, tasks=tasks, groups=groups, device=device)
     warn(decoded.warnings)
     return decoded.features
+
+
+def verify(source: Openable, *, deep: bool = False, limits: Limits | None = None) -> Report:
+    """Check header, directory, every CRC-32, ICC profile, text, and group map against its table.
+
+    Args:
+        source: the file.
+        deep: decode all symbols as well, which takes the model and its time.
+        limits: what to accept.
+
+    Raises:
+        FormatError: header or directory is damaged, so that nothing can be said of the rest.
+        RequestError: there is no such file.
+        WeightsError: the model is not there, and the check is deep.
+    """
+    from vcmcodec import edit
+
+    if not deep:
+        return edit.verify(source, limits=limits)
+    from vcmcodec.deep import decode_symbols
+
+    return edit.verify(source, deep=True, decode_symbols=decode_symbols, limits=limits)
