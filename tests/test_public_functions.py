@@ -7,6 +7,7 @@ import inspect
 import re
 import threading
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from PIL import Image, ImageFile
 import vcmcodec
 from photographs import astronaut, coffee, photograph, rewritten, substreams
 from vcmcodec import api, codec, errors, pixels, scene_codec
-from vcmcodec.bitstream.constants import Kind, LayerId
+from vcmcodec.bitstream.constants import Kind, LayerId, TaskId
 from vcmcodec.bitstream.container import Container
 
 # Names in annotations that are Python's or Pillow's, or unions that the docstrings spell out.
-TYPING = {"Collection", "Mapping", "Sequence", "None", "Source", "Groups", "ChosenGroups", "Image"}
+TYPING = {"Mapping", "None", "Image", "Source", "Groups", "ChosenGroups", "Tasks"}
 BOXES = [{"label": "left", "box": [0, 0, 40, 60]}]
 
 
@@ -129,6 +130,42 @@ def test_pictures_are_the_same_with_and_without_warnings() -> None:
     assert vcmcodec.encode(coffee()) == vcmcodec.encode_picture(coffee()).data
     with vcmcodec.open(whole()) as reader:
         assert np.array_equal(np.asarray(reader.decode()), np.asarray(vcmcodec.decode(whole())))
+
+
+# ---- tasks
+
+
+@cache
+def features_file() -> bytes:
+    return vcmcodec.encode(photograph("coffee", 96, 96), profile="pyramid")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda tasks: vcmcodec.encode(coffee(), tasks=tasks, effort=0),
+        lambda tasks: vcmcodec.encode(photograph("coffee", 96, 96), tasks=tasks, profile="pyramid"),
+        lambda tasks: vcmcodec.extract(whole(), tasks=tasks),
+        lambda tasks: vcmcodec.analyze(whole(), tasks=tasks).to_json("", ""),
+        lambda tasks: vcmcodec.analyze(features_file(), tasks=tasks).to_json("", ""),
+        lambda tasks: {
+            name: tensor.numpy().tobytes()
+            for name, tensor in vcmcodec.decode_features(
+                features_file(), tasks=tasks
+            ).tensors.items()
+        },
+    ],
+    ids=["encode", "encode features", "extract", "analyze", "analyze features", "decode_features"],
+)
+def test_one_task_may_be_given_by_its_name_wherever_tasks_are(call: Callable[..., object]) -> None:
+    name = "classification"
+    alone = call(name)
+    for several in ([name], (name,), {name}, TaskId.CLASSIFICATION):
+        assert call(several) == alone, several
+    assert call(["detection", "classification"]) != alone
+    for wrong, what in (("seeing", "seeing"), (["seeing"], "seeing"), ([], "no task"), (2.5, "2")):
+        with pytest.raises(vcmcodec.RequestError, match=what):
+            call(wrong)
 
 
 # ---- verify

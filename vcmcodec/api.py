@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from vcmcodec.errors import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from PIL import Image
 
-    from vcmcodec.bitstream.constants import TaskId
     from vcmcodec.bitstream.limits import Limits
+    from vcmcodec.catalogue import Tasks
     from vcmcodec.edit import Report
     from vcmcodec.encoding import Groups
     from vcmcodec.pixels import Source
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def encode(
     image: Source | Features,
     *,
-    tasks: Sequence[str | TaskId] | str | None = None,
+    tasks: Tasks | None = None,
     quality: float | None = None,
     base_quality: float | None = None,
     longer_side: int | None = None,
@@ -102,7 +102,7 @@ def decode(
 def analyze(
     source: Openable,
     *,
-    tasks: Collection[str] | None = None,
+    tasks: Tasks | None = None,
     score: float = 0.3,
     groups: ChosenGroups = None,
     device: str = "cpu",
@@ -116,7 +116,7 @@ def analyze(
     Args:
         source: path, bytes, binary file object or source of byte ranges; of it only the header and
             the base layer's substreams (of the chosen groups) are read.
-        tasks: of detection, segmentation and classification; None for all.
+        tasks: one or several of detection, segmentation and classification; None for all.
         score: objects below it are left out; classes are all given.
         groups: labels or ids; results come from their cells only.  None for all that are there.
         device: where the networks run.
@@ -177,7 +177,7 @@ def features(
 def decode_features(
     source: Openable,
     *,
-    tasks: Collection[str] | None = None,
+    tasks: Tasks | None = None,
     groups: ChosenGroups = None,
     device: str = "cpu",
     limits: Limits | None = None,
@@ -188,7 +188,8 @@ def decode_features(
 
     Args:
         source: the file.
-        tasks: only the tensors that these read; None for those that the file was written for.
+        tasks: one or several; only the tensors that these read.  None for those that the file was
+            written for.
         groups: labels or ids; None for all that are there.
         device: where the synthesis runs.
         limits: what to accept.

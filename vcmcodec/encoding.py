@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vcmcodec import catalogue, grouping
-from vcmcodec.bitstream.constants import CELL, MAX_RATE_LEVEL, Kind, LayerId, TaskId
+from vcmcodec.bitstream.constants import CELL, MAX_RATE_LEVEL, Kind, LayerId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.bitstream.header import Group, Header, TaskInfo
 from vcmcodec.entropy.group_map import encode_group_map
@@ -57,7 +57,7 @@ class EncodeOptions:
         text: key and value pairs for people.
     """
 
-    tasks: Sequence[str | TaskId] | str | None = None
+    tasks: catalogue.Tasks | None = None
     quality: float | None = None
     base_quality: float | None = None
     longer_side: int | None = None
@@ -180,7 +180,7 @@ def group_map(plan: grouping.GroupPlan | None) -> list[Substream]:
 
 def choose_tasks(
     spec: catalogue.ProfileSpec,
-    asked: Sequence[str | TaskId] | str | None,
+    asked: catalogue.Tasks | None,
     layer_of: Callable[[str], LayerId] | None = None,
 ) -> tuple[TaskInfo, ...]:
     """The tasks that a file is written for.
@@ -196,10 +196,7 @@ def choose_tasks(
     if asked is None:
         chosen = set(spec.tasks)
     else:
-        names = (asked,) if isinstance(asked, str) else asked
-        chosen = {catalogue.task(name).id for name in names}
-        if not chosen:
-            raise RequestError("no task is given")
+        chosen = {catalogue.task(name).id for name in catalogue.task_names(asked)}
         foreign = chosen - set(spec.tasks)
         if foreign:
             those = ", ".join(sorted(catalogue.task(task).name for task in foreign))

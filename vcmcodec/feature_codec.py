@@ -309,7 +309,7 @@ def _header(
 def inspect(
     reader: Reader,
     *,
-    tasks: Collection[str] | None = None,
+    tasks: catalogue.Tasks | None = None,
     groups: ChosenGroups = None,
     device: str = "cpu",
 ) -> DecodedFeatures:
@@ -317,7 +317,8 @@ def inspect(
 
     Args:
         reader: the file.
-        tasks: only the tensors that these read; None for those that the file was written for.
+        tasks: one or several; only the tensors that these read.  None for those that the file was
+            written for.
         groups: labels or ids; None for all that are there.
         device: where the synthesis runs.
 
@@ -329,7 +330,7 @@ def inspect(
     """
     from vcmcodec.vision.backend import Features
 
-    asked = reader.tasks if tasks is None else tuple(catalogue.task(t).name for t in tasks)
+    asked = reader.tasks if tasks is None else catalogue.task_names(tasks)
     held = hold(reader, groups, asked, device)
     names = held.module.reads(held.model, held.place.split, asked)
     tensors = held.module.decode(held.model, held.place, held.rate_level, held.runs, names, device)
@@ -344,7 +345,7 @@ def inspect(
 def decode_features(
     source: Openable,
     *,
-    tasks: Collection[str] | None = None,
+    tasks: catalogue.Tasks | None = None,
     groups: ChosenGroups = None,
     device: str = "cpu",
     limits: Limits | None = None,
