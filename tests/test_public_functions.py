@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import re
 import threading
 import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,6 +168,79 @@ def test_one_task_may_be_given_by_its_name_wherever_tasks_are(call: Callable[...
     for wrong, what in (("seeing", "seeing"), (["seeing"], "seeing"), ([], "no task"), (2.5, "2")):
         with pytest.raises(vcmcodec.RequestError, match=what):
             call(wrong)
+
+
+# ---- analyze
+
+
+def seen(source: object, **options: Any) -> dict[str, object]:
+    return vcmcodec.analyze(source, **options).to_json("", "")  # type: ignore[arg-type]
+
+
+def test_a_picture_is_analyzed_in_whatever_form_it_is(tmp_path: Path) -> None:
+    rgb = photograph("astronaut", 200, 200, 0, 120)
+    found = seen(rgb)
+    assert found["width"] == 200
+    assert {thing["label"] for thing in found["objects"]} == {"person"}  # type: ignore[attr-defined]
+    path = tmp_path / "a.png"
+    Image.fromarray(rgb).save(path)
+    for source in (Image.fromarray(rgb), pixels.read(rgb), path, str(path), path.read_bytes()):
+        assert seen(source) == found
+    with path.open("rb") as file:
+        assert seen(file) == found
+        assert seen(memoryview(path.read_bytes())) == found
+    assert set(found) - set(seen(rgb, tasks="detection")) == {"classes", "areas"}
+    grey = np.asarray(Image.fromarray(rgb).convert("L"))
+    assert seen(grey) == seen(np.stack([grey] * 3, axis=2))
+
+
+def test_a_file_is_told_from_a_picture_by_its_first_bytes(tmp_path: Path) -> None:
+    found = seen(whole())
+    path = tmp_path / "a.png"  # whatever its name promises
+    path.write_bytes(whole())
+    with path.open("rb") as file:
+        assert seen(path) == seen(file) == seen(io.BytesIO(whole())) == found
+    reads: list[tuple[int, int]] = []
+
+    def far_away(offset: int, length: int) -> bytes:
+        reads.append((offset, length))
+        return whole()[offset : offset + length]
+
+    assert seen(far_away) == found
+    assert len(reads) <= 2  # no byte is read only to see what it is
+
+
+def test_what_a_picture_loses_before_it_is_analyzed_is_told() -> None:
+    file = io.BytesIO()
+    Image.fromarray(coffee()).convert("CMYK").save(file, "JPEG")
+    with pytest.warns(vcmcodec.VcmWarning, match="CMYK converted") as told:
+        vcmcodec.analyze(file.getvalue(), tasks="detection")
+    assert told[0].filename == __file__
+
+
+def test_what_cannot_be_analyzed_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "text.vcm").write_text("not what its name says")
+    (tmp_path / "text.png").write_text("nor this")
+    png = io.BytesIO()
+    Image.fromarray(coffee()).save(png, "PNG")
+    neither = "neither a .vcm file nor a picture"
+    for source, options, kind, text in (
+        (b"words", {}, vcmcodec.PictureError, neither),
+        (whole()[:2], {}, vcmcodec.PictureError, neither),
+        (b"", {}, vcmcodec.PictureError, "empty"),
+        (tmp_path / "text.png", {}, vcmcodec.PictureError, neither),
+        (tmp_path / "text.vcm", {}, vcmcodec.FormatError, "not a .vcm file"),
+        (whole().replace(b"\r\n", b"\n", 1), {}, vcmcodec.FormatError, "transfer as text"),
+        (png.getvalue()[:900], {}, vcmcodec.PictureError, "damaged"),
+        (tmp_path / "none.png", {}, vcmcodec.RequestError, "none.png: No such file"),
+        (np.zeros((4, 4, 3)), {}, vcmcodec.PictureError, "uint8"),
+        (5, {}, vcmcodec.RequestError, "from int"),
+        (coffee(), {"groups": [1]}, vcmcodec.RequestError, "a picture has none"),
+        (coffee(), {"tasks": "human"}, vcmcodec.RequestError, "no machine task human"),
+        (coffee(), {"limits": vcmcodec.Limits(max_pixels=9)}, vcmcodec.LimitError, "pixels"),
+    ):  # fmt: skip
+        with pytest.raises(kind, match=text):
+            seen(source, **options)  # type: ignore[arg-type]
 
 
 # ---- verify

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vcmcodec.errors import warn
+from vcmcodec.errors import PictureError, RequestError, warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
     from PIL import Image
+    from typing_extensions import TypeIs
 
     from vcmcodec.bitstream.limits import Limits
+    from vcmcodec.bitstream.ranges import ByteSource
     from vcmcodec.catalogue import Tasks
     from vcmcodec.edit import Report
     from vcmcodec.encoding import Groups
-    from vcmcodec.pixels import Source
+    from vcmcodec.pixels import Picture, Source
     from vcmcodec.sources import Openable
     from vcmcodec.vision.backend import Features
     from vcmcodec.vision.predictions import Predictions
@@ -100,7 +103,7 @@ def decode(
 
 
 def analyze(
-    source: Openable,
+    source: Openable | Source,
     *,
     tasks: Tasks | None = None,
     score: float = 0.3,
@@ -109,39 +112,97 @@ def analyze(
     limits: Limits | None = None,
     vision: str | None = None,
 ) -> Predictions:
-    """Say what is in the picture of a file, from its base layer or its features alone.
+    """Say what is in a `.vcm` file, from its base layer or its features alone, or in a picture.
 
-    What is missing, and tasks that the file is too coarse for, are told as `VcmWarning`.
+    What is missing or lost, and tasks that a file is too coarse for, are told as `VcmWarning`.
 
     Args:
-        source: path, bytes, binary file object or source of byte ranges; of it only the header and
-            the base layer's substreams (of the chosen groups) are read.
+        source: a file: path, bytes, binary file object or source of byte ranges; of it only the
+            header and the base layer's substreams (of the chosen groups) are read.  Or a picture,
+            as `encode` takes it, which the reference network then looks at.
         tasks: one or several of detection, segmentation and classification; None for all.
         score: objects below it are left out; classes are all given.
-        groups: labels or ids; results come from their cells only.  None for all that are there.
+        groups: of a file: labels or ids; results come from their cells only.  None for all that are
+            there.
         device: where the networks run.
         limits: what to accept.
-        vision: the network behind features, where the file's model goes with weights of the user's
-            own; None for the installed one.
+        vision: another network for pictures, as in `vision.backend.open_backend`, or the one behind
+            features, where the file's model goes with weights of the user's own; None for the
+            installed one.
 
     Returns:
         Results in pixels of the true picture.
 
     Raises:
+        PictureError: the source is neither a file nor a picture, or a damaged one.
+        RequestError: groups of a picture, or a task that the network does not do.
         VcmError: see `machine.analyze`.
     """
+    from vcmcodec.sources import bytes_unless_vcm, opened
+
+    given = groups, tasks, score, device, vision
+    if _is_picture(source):
+        found, notes = _seen_in_picture(source, limits, *given)
+    else:
+        with opened(source) as file:
+            data = bytes_unless_vcm(file)
+            if data is None:
+                found, notes = _seen_in_file(file, limits, *given)
+            else:
+                found, notes = _seen_in_picture(data, limits, *given)
+    warn(notes)
+    return found
+
+
+def _is_picture(source: Openable | Source) -> TypeIs[Image.Image | np.ndarray | Picture]:
+    """Whether a source is a picture already, and no file of any kind."""
+    import numpy as np
+    from PIL import Image
+
+    from vcmcodec.pixels import Picture
+
+    return isinstance(source, Image.Image | np.ndarray | Picture)
+
+
+def _seen_in_file(
+    file: ByteSource, limits: Limits | None,
+    groups: ChosenGroups, tasks: Tasks | None, score: float, device: str, vision: str | None,
+) -> tuple[Predictions, tuple[str, ...]]:  # fmt: skip
+    """Results of a `.vcm` file, and what is to be told of it."""
     from vcmcodec import machine
     from vcmcodec.reader import Reader
     from vcmcodec.vision.network import TASKS
 
     asked = TASKS if tasks is None else tasks
-    with Reader(source, limits) as reader:
+    with Reader(file, limits) as reader:
         found = machine.analyze_reader(
             reader, tasks=asked, score=score, groups=groups, device=device, vision=vision
         )
-        notes = (*reader.warnings, *machine.shortfalls(reader, asked))
-    warn(notes)
-    return found
+        return found, (*reader.warnings, *machine.shortfalls(reader, asked))
+
+
+def _seen_in_picture(
+    image: Source, limits: Limits | None,
+    groups: ChosenGroups, tasks: Tasks | None, score: float, device: str, vision: str | None,
+) -> tuple[Predictions, tuple[str, ...]]:  # fmt: skip
+    """Results of a picture, and what was lost on the way in."""
+    from PIL import UnidentifiedImageError
+
+    from vcmcodec import pixels
+
+    if groups is not None:
+        raise RequestError("groups are those of a .vcm file; a picture has none")
+    try:
+        picture = pixels.read(image, limits)
+    except PictureError as error:
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            message = "neither a .vcm file nor a picture in any format that is read here"
+            raise PictureError(message) from error
+        raise
+    from vcmcodec import machine  # not before there is a picture: torch takes seconds
+
+    found = machine.analyze_picture(picture.rgb, tasks, score, device, vision)
+    return found, picture.warnings
 
 
 def features(

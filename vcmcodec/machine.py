@@ -1,5 +1,7 @@
 """What a machine sees in a `.vcm` file: results from its base layer's bytes and no others.
 
+`analyze_picture` is what it sees in a picture that is not coded.
+
     base latent -> feature transform -> split tensor -> rest of the network
 
 A latent cannot be scaled like a picture.  So where the network would look at the picture reduced,
@@ -24,6 +26,7 @@ from vcmcodec.models import TasksModel, find_tasks, load_tasks
 from vcmcodec.nn.feature_transform import SPLIT_STRIDE, level_features
 from vcmcodec.reader import BaseLatent, Reader
 from vcmcodec.sources import Openable
+from vcmcodec.vision.backend import open_backend
 from vcmcodec.vision.geometry import MULTIPLE, InputGeometry, fill, to_multiple
 from vcmcodec.vision.network import TASKS
 from vcmcodec.vision.predictions import LabelMap, Predictions
@@ -95,6 +98,31 @@ def analyze_reader(
     if model.looks_at_preview((header.height, header.width), header.coded_size):
         return _see_preview(reader, model, tasks, score, groups, device)
     return see(reader.latent(groups=groups, device=device), header, model, tasks, score)
+
+
+def analyze_picture(
+    rgb: np.ndarray, tasks: catalogue.Tasks | None = None, score: float = 0.3, device: str = "cpu",
+    vision: str | None = None,
+) -> Predictions:  # fmt: skip
+    """What the installed vision network, or the one that is named, sees in a picture itself.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        tasks: one or several of `vision.network.TASKS`; None for all that the network does.
+        score, device: as in `analyze`.
+        vision: as in `vision.backend.open_backend`.
+
+    Raises:
+        RequestError: an unknown task, or one that the network does not do.
+        WeightsError: the network is not installed.
+    """
+    asked = None if tasks is None else machine_tasks(tasks)
+    backend = open_backend(vision, device=device)
+    lacking = [task for task in asked or () if task not in backend.tasks]
+    if lacking:
+        able = ", ".join(backend.tasks)
+        raise RequestError(f"this network does not do {', '.join(lacking)}; it does {able}")
+    return backend.predict(rgb, asked, score)
 
 
 def shortfalls(reader: Reader, tasks: catalogue.Tasks = TASKS) -> tuple[str, ...]:
