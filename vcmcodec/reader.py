@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vcmcodec.profiles import scene
 
 TRANSPARENT = "transparent"
+PROFILE_CUT_OFF = "the colour profile is not there: the file is cut off before its end"
 GREY_PROFILE_DROPPED = (
     "the colour profile is dropped: it is for grey pictures, and the background has a colour"
 )
@@ -217,6 +218,9 @@ class Reader:
     ) -> Decoded:
         """Decode, and say what was decoded.
 
+        The colour profile is read for every width.  It stands in the layer above the base's, so
+        that of a source of ranges a preview reads that far.
+
         Args:
             groups: labels or ids; None for all that are there.
             width: 0.25, 0.5 or 1; None for the widest that is there.
@@ -233,9 +237,11 @@ class Reader:
         if background is not None and background != TRANSPARENT:
             colour = pixels.parse_colour(background)
         top = self.parts.top_layer(width)
-        profiles = self.container.find(Kind.ICC)[:1] if top > LayerId.BASE else ()
+        profiles = self.container.find(Kind.ICC)[:1]  # of previews, too: people look at them
         shown = self._coded_pixels(groups, top, profiles, device)
         image, absent = _finish(shown, self.header, colour)
+        if profiles and shown.icc_profile is None:
+            self.note((*self._notes, PROFILE_CUT_OFF))
         if shown.icc_profile is not None and "icc_profile" not in image.info:
             self.note((*self._notes, GREY_PROFILE_DROPPED))
         return Decoded(image, shown.layer, shown.groups, absent, self.warnings)
