@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vcmcodec
 from vcmcodec.cli.main import COMMANDS, vcm
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
@@ -49,6 +50,8 @@ def test_the_python_of_the_first_screen_runs() -> None:
     exec(compile(blocks("python")[0], "README.md", "exec"), names)  # our own text
     assert isinstance(names["person"], Image.Image)
     assert isinstance(names["machines"], bytes)
+    for name in ("found", "seen"):
+        assert isinstance(names[name], vcmcodec.Predictions)
 
 
 def test_every_command_is_in_the_table() -> None:

@@ -7,11 +7,13 @@ strings and imported by `load()` alone, so that reading this table costs nothing
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal, NamedTuple, TypeVar
 
 from vcmcodec.bitstream.constants import LayerId, ProfileId, TaskId
+from vcmcodec.bitstream.select import several
 from vcmcodec.errors import RequestError
 
 USUAL_EFFORT = 8  # looks, where a latent is adapted to the network and nobody says how often
@@ -150,6 +152,21 @@ def task(key: str | TaskId) -> TaskSpec:
         RequestError: there is none.
     """
     return _find("task", key, TASKS)
+
+
+Tasks = Collection[str | TaskId] | str | TaskId  # names or ids, or one
+
+
+def task_names(asked: Tasks) -> tuple[str, ...]:
+    """Names of the tasks that a caller asks for, in his order.
+
+    Raises:
+        RequestError: there is none of them, or one that nobody knows.
+    """
+    names = tuple(dict.fromkeys(task(key).name for key in several(asked)))
+    if not names:
+        raise RequestError("no task is given")
+    return names
 
 
 _Spec = TypeVar("_Spec", ProfileSpec, TaskSpec)

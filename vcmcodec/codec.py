@@ -55,9 +55,6 @@ def encode_picture(
     return scene_codec.encode(spec, image, options, groups, device, limits)
 
 
-# ---- the public functions (vcmcodec.encode, vcmcodec.decode, vcmcodec.open)
-
-
 def encode_any(
     source: pixels.Source | Features,
     options: EncodeOptions | None = None,
@@ -89,7 +86,7 @@ def encode(
     limits: Limits | None = None,
     **options: Any,
 ) -> bytes:
-    """Encode a picture, or features of one, to the bytes of a `.vcm` file.
+    """As `encode_any`, the bytes alone; nothing is told of what was lost.
 
     Args:
         image: path, bytes, file object, `PIL.Image` or uint8 array; or features, or the path or
@@ -115,13 +112,14 @@ def decode(
     device: str = "cpu",
     limits: Limits | None = None,
 ) -> Image.Image:
-    """Decode a file, or the groups and width of it that are asked for.
+    """As `Reader.inspect`, the picture alone; nothing is told of what is missing.
 
     Raises:
-        VcmError: see `Reader.decode`.
+        VcmError: see there.
     """
     with Reader(source, limits) as reader:
-        return reader.decode(groups=groups, width=width, background=background, device=device)
+        found = reader.inspect(groups=groups, width=width, background=background, device=device)
+    return found.image
 
 
 def open(source: Openable, *, limits: Limits | None = None) -> Reader:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from vcmcodec.bitstream import icc, select, texts
 from vcmcodec.bitstream.constants import Kind, LayerId, TaskId
@@ -27,11 +26,11 @@ DeepCheck = Callable[[Container], "Iterable[tuple[Entry, VcmError]]"]
 def extract(
     source: Openable,
     *,
-    tasks: Iterable[TaskId | int | str] | None = None,
-    layers: Iterable[LayerId | int | str] | None = None,
+    tasks: Iterable[TaskId | int | str] | TaskId | int | str | None = None,
+    layers: Iterable[LayerId | int | str] | LayerId | int | str | None = None,
     width: float | None = None,
-    groups: Iterable[int | str] | None = None,
-    drop_groups: Iterable[int | str] | None = None,
+    groups: Iterable[int | str] | int | str | None = None,
+    drop_groups: Iterable[int | str] | int | str | None = None,
     redact: bool = False,
     limits: Limits | None = None,
 ) -> bytes:
@@ -39,8 +38,8 @@ def extract(
 
     Args:
         source: the file: a path, bytes, a binary file object, or a source of byte ranges.
-        tasks: keep what these tasks read; the result equals what encoding for them writes at the
-            same base quality and, where they are machine tasks alone, a longer side of 0.
+        tasks: keep what these read, one or several; the result equals what encoding for them writes
+            at the same base quality and, where they are machine tasks alone, a longer side of 0.
         layers: keep these layers.
         width: keep what a decoder of this width reads: 0.25, 0.5 or 1.0.
         groups: keep these groups, by id or label; the group map stays whole, for `merge`.
@@ -52,7 +51,10 @@ def extract(
         RequestError: something asked for is not in the file, or options contradict each other.
         FormatError: the file is damaged.
     """
-    tasks, layers, groups, drop_groups = map(_several, (tasks, layers, groups, drop_groups))
+    tasks, layers, groups, drop_groups = (
+        None if names is None else select.several(names)
+        for names in (tasks, layers, groups, drop_groups)
+    )
     if sum(choice is not None for choice in (tasks, layers, width)) > 1:
         raise RequestError("choose by tasks, layers or width: one of them")
     if groups is not None and drop_groups is not None:
@@ -69,11 +71,6 @@ def extract(
         if not redact or keep is None:
             return select.assemble(container, chosen)
         return _redacted(container, chosen, keep)
-
-
-def _several(names: Iterable[Any] | str | int | None) -> Iterable[Any] | None:
-    """One name is a list of one."""
-    return (names,) if isinstance(names, str | int) else names
 
 
 def merge(sources: Iterable[Openable], *, limits: Limits | None = None) -> bytes:

@@ -7,14 +7,14 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
 from vcmcodec import catalogue, grouping
-from vcmcodec.bitstream.constants import CELL, MAX_RATE_LEVEL, Kind, LayerId, TaskId
+from vcmcodec.bitstream.constants import CELL, MAX_RATE_LEVEL, Kind, LayerId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.bitstream.header import Group, Header, TaskInfo
 from vcmcodec.entropy.group_map import encode_group_map
@@ -23,7 +23,11 @@ from vcmcodec.errors import RequestError
 Groups = (
     grouping.GroupPlan | str | os.PathLike[str] | bytes | np.ndarray | Image.Image | Sequence[Any]
 )
-_NUMBERS = ("quality", "base_quality", "longer_side", "effort", "target_size", "target_bpp")
+_KINDS: Mapping[str, tuple[type, str]] = {  # of options that may be None, but nothing else
+    **dict.fromkeys(("quality", "base_quality", "target_bpp"), (Real, "a number")),
+    **dict.fromkeys(("longer_side", "effort", "target_size"), (Integral, "a whole number")),
+    **dict.fromkeys(("model", "split", "vision"), (str, "a name")),
+}
 AUTO = "auto"  # groups by the vision network; a file of that name is ./auto
 SEARCH_STEPS = 12  # bisections of the rate level in a search for a size
 FITTING_TRIES, FITTING_STEP = 4, 150  # of an adapted file that should fit a target
@@ -57,7 +61,7 @@ class EncodeOptions:
         text: key and value pairs for people.
     """
 
-    tasks: Sequence[str | TaskId] | str | None = None
+    tasks: catalogue.Tasks | None = None
     quality: float | None = None
     base_quality: float | None = None
     longer_side: int | None = None
@@ -75,16 +79,19 @@ class EncodeOptions:
         """Refuse what is of another kind, before anything is read.
 
         Raises:
-            RequestError: a number or the texts are none, or an effort is below 0.
+            RequestError: a number, a name or the texts are none, or an effort is below 0.
         """
-        for name in _NUMBERS:
+        for name, (kind, what) in _KINDS.items():
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
-                raise RequestError(f"{name} must be a number, not {value!r}")
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+                raise RequestError(f"{name} must be {what}, not {value!r}")
         if self.effort is not None and self.effort < 0:
             raise RequestError(f"an effort of {self.effort} is below 0")
         if self.text is not None and not isinstance(self.text, Mapping):
             raise RequestError(f"text must be pairs of key and value, not {self.text!r}")
+        for pair in (self.text or {}).items():
+            if not all(isinstance(part, str) for part in pair):
+                raise RequestError(f"keys and values of text must be strings, not {pair!r}")
 
 
 @dataclass(frozen=True)
@@ -180,7 +187,7 @@ def group_map(plan: grouping.GroupPlan | None) -> list[Substream]:
 
 def choose_tasks(
     spec: catalogue.ProfileSpec,
-    asked: Sequence[str | TaskId] | str | None,
+    asked: catalogue.Tasks | None,
     layer_of: Callable[[str], LayerId] | None = None,
 ) -> tuple[TaskInfo, ...]:
     """The tasks that a file is written for.
@@ -196,10 +203,7 @@ def choose_tasks(
     if asked is None:
         chosen = set(spec.tasks)
     else:
-        names = (asked,) if isinstance(asked, str) else asked
-        chosen = {catalogue.task(name).id for name in names}
-        if not chosen:
-            raise RequestError("no task is given")
+        chosen = {catalogue.task(name).id for name in catalogue.task_names(asked)}
         foreign = chosen - set(spec.tasks)
         if foreign:
             those = ", ".join(sorted(catalogue.task(task).name for task in foreign))

@@ -11,11 +11,37 @@
     `-- OutputError                 a result that cannot be written
 
 Bad input never ends in any other exception.  `code` is stable and is what `--json` prints.
+
+`VcmWarning` is no error: functions that return bare results give it to Python's `warnings`, those
+that return a record have it there, and the command line tells it in its own way.
 """
 
 from __future__ import annotations
 
+import threading
+import warnings
+from collections.abc import Iterable
 from typing import Any
+
+# Filters of warnings belong to the whole process: whoever changes them or warns takes his turn, or
+# one thread's picture would swallow what another thread is told.
+WARNING_FILTERS = threading.RLock()
+
+
+class VcmWarning(UserWarning):
+    """What was lost, changed or found missing on the way to a result that is there nevertheless."""
+
+
+def warn(notes: Iterable[str], stacklevel: int = 3) -> None:
+    """Give each note to Python's `warnings`, as a `VcmWarning`.
+
+    Args:
+        notes: one sentence each.
+        stacklevel: whose line is named; 3 is the caller of the function that calls this one.
+    """
+    with WARNING_FILTERS:
+        for note in notes:
+            warnings.warn(note, VcmWarning, stacklevel=stacklevel)
 
 
 class VcmError(Exception):

@@ -314,7 +314,7 @@ def _header(
 def inspect(
     reader: Reader,
     *,
-    tasks: Collection[str] | None = None,
+    tasks: catalogue.Tasks | None = None,
     groups: ChosenGroups = None,
     device: str = "cpu",
 ) -> DecodedFeatures:
@@ -322,7 +322,8 @@ def inspect(
 
     Args:
         reader: the file.
-        tasks: only the tensors that these read; None for those that the file was written for.
+        tasks: one or several; only the tensors that these read.  None for those that the file was
+            written for.
         groups: labels or ids; None for all that are there.
         device: where the synthesis runs.
 
@@ -334,7 +335,7 @@ def inspect(
     """
     from vcmcodec.vision.backend import Features
 
-    asked = reader.tasks if tasks is None else tuple(catalogue.task(t).name for t in tasks)
+    asked = reader.tasks if tasks is None else catalogue.task_names(tasks)
     held = hold(reader, groups, asked, device)
     names = held.module.reads(held.model, held.place.split, asked)
     tensors = held.module.decode(held.model, held.place, held.rate_level, held.runs, names, device)
@@ -342,13 +343,14 @@ def inspect(
     found = Features(held.place.split, tensors, held.place.geometry, network)
     ids = tuple(reader.header.group_ids[k] for k in sorted(held.choice.layers))
     present = np.isin(held.cells, list(held.choice.layers))
-    return DecodedFeatures(found, ids, present, (*reader.warnings, *held.notes))
+    reader.note(held.notes)
+    return DecodedFeatures(found, ids, present, reader.warnings)
 
 
 def decode_features(
     source: Openable,
     *,
-    tasks: Collection[str] | None = None,
+    tasks: catalogue.Tasks | None = None,
     groups: ChosenGroups = None,
     device: str = "cpu",
     limits: Limits | None = None,

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vcmcodec import catalogue
-from vcmcodec.bitstream.constants import LayerId, TaskId
+from vcmcodec.bitstream.constants import LayerId
 from vcmcodec.bitstream.container import Runs
 from vcmcodec.bitstream.header import Header
 from vcmcodec.bitstream.parameters import FeatureParameters
@@ -37,12 +37,12 @@ def layer_of(module: ModuleType, model: Any, split: str) -> Callable[[str], Laye
 
 def narrowed(
     spec: catalogue.ProfileSpec, module: ModuleType, model: Any,
-    asked: Sequence[str | TaskId] | None = None,
+    asked: catalogue.Tasks | None = None,
 ) -> catalogue.ProfileSpec:  # fmt: skip
     """A profile with no more tasks than a model's network can do.
 
     Args:
-        asked: tasks, names or ids.
+        asked: tasks, as a caller gives them; None for all.
 
     Raises:
         RequestError: the profile serves one of them, but not with this model.
@@ -51,7 +51,7 @@ def narrowed(
     if able is None:
         return spec
     tasks = tuple(task for task in spec.tasks if catalogue.task(task).name in able)
-    for found in map(catalogue.task, asked or ()):
+    for found in map(catalogue.task, () if asked is None else catalogue.task_names(asked)):
         if found.id in spec.tasks and found.id not in tasks:
             raise RequestError(
                 f"the network that this model goes with does not do {found.name}; it does"

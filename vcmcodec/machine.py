@@ -1,5 +1,7 @@
 """What a machine sees in a `.vcm` file: results from its base layer's bytes and no others.
 
+`analyze_picture` is what it sees in a picture that is not coded.
+
     base latent -> feature transform -> split tensor -> rest of the network
 
 A latent cannot be scaled like a picture.  So where the network would look at the picture reduced,
@@ -25,6 +27,7 @@ from vcmcodec.nn.feature_transform import SPLIT_STRIDE, level_features
 from vcmcodec.reader import BaseLatent, Reader
 from vcmcodec.sources import Openable
 from vcmcodec.torch_state import plain_torch
+from vcmcodec.vision.backend import open_backend
 from vcmcodec.vision.geometry import MULTIPLE, InputGeometry, fill, to_multiple
 from vcmcodec.vision.network import TASKS
 from vcmcodec.vision.predictions import LabelMap, Predictions
@@ -37,7 +40,7 @@ Groups = Sequence[str | int] | str | int | None
 def analyze(
     source: Openable,
     *,
-    tasks: Collection[str] = TASKS,
+    tasks: catalogue.Tasks = TASKS,
     score: float = 0.3,
     groups: Groups = None,
     device: str = "cpu",
@@ -49,7 +52,7 @@ def analyze(
     Args:
         source: path, bytes, binary file object or source of byte ranges; of it only the header and
             the base layer's substreams (of the chosen groups) are read.
-        tasks: names from `vision.network.TASKS`.
+        tasks: one or several of `vision.network.TASKS`.
         score: objects below it are left out; classes are all given.
         groups: labels or ids; results come from their cells only.  None for all that are there.
         device: where the networks run.
@@ -79,14 +82,14 @@ def analyze(
 def analyze_reader(
     reader: Reader,
     *,
-    tasks: Collection[str] = TASKS,
+    tasks: catalogue.Tasks = TASKS,
     score: float = 0.3,
     groups: Groups = None,
     device: str = "cpu",
     vision: str | None = None,
 ) -> Predictions:
     """The same of a file that is open already; see `analyze`."""
-    check_tasks(tasks)
+    tasks = machine_tasks(tasks)
     if catalogue.profile(reader.header.profile).source == "features":
         found, present = feature_codec.analyze_reader(reader, tasks, score, groups, device, vision)
         return _only_present(found, present)
@@ -99,7 +102,32 @@ def analyze_reader(
     return see(reader.latent(groups=groups, device=device), header, model, tasks, score)
 
 
-def shortfalls(reader: Reader, tasks: Collection[str] = TASKS) -> tuple[str, ...]:
+def analyze_picture(
+    rgb: np.ndarray, tasks: catalogue.Tasks | None = None, score: float = 0.3, device: str = "cpu",
+    vision: str | None = None,
+) -> Predictions:  # fmt: skip
+    """What the installed vision network, or the one that is named, sees in a picture itself.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        tasks: one or several of `vision.network.TASKS`; None for all that the network does.
+        score, device: as in `analyze`.
+        vision: as in `vision.backend.open_backend`.
+
+    Raises:
+        RequestError: an unknown task, or one that the network does not do.
+        WeightsError: the network is not installed.
+    """
+    asked = None if tasks is None else machine_tasks(tasks)
+    backend = open_backend(vision, device=device)
+    lacking = [task for task in asked or () if task not in backend.tasks]
+    if lacking:
+        able = ", ".join(backend.tasks)
+        raise RequestError(f"this network does not do {', '.join(lacking)}; it does {able}")
+    return backend.predict(rgb, asked, score)
+
+
+def shortfalls(reader: Reader, tasks: catalogue.Tasks = TASKS) -> tuple[str, ...]:
     """Tasks that a file's base layer is coarser than it should be for, one sentence each.
 
     The results are given all the same; a file for classification alone, say, may miss objects.
@@ -116,20 +144,22 @@ def shortfalls(reader: Reader, tasks: Collection[str] = TASKS) -> tuple[str, ...
     quality = header.layers[0].rate_level / 100
     return tuple(
         f"{task} needs a base quality of {needed[task]:g}, this file has {quality:g}"
-        for task in tasks
+        for task in machine_tasks(tasks)
         if needed.get(task, 0.0) > quality
     )
 
 
-def check_tasks(tasks: Collection[str]) -> None:
-    """Raise RequestError unless there is a task, and every one is known."""
-    if isinstance(tasks, str):
-        raise RequestError(f"tasks must be a list of names, not {tasks!r}")
-    if not tasks:
-        raise RequestError("no task is given")
-    for task in tasks:
-        if task not in TASKS:
-            raise RequestError(f"no machine task {task}; there are {', '.join(TASKS)}")
+def machine_tasks(asked: catalogue.Tasks) -> tuple[str, ...]:
+    """Names of the tasks that a caller asks for.
+
+    Raises:
+        RequestError: there is none, or one that is none of machines.
+    """
+    names = catalogue.task_names(asked)
+    for name in names:
+        if name not in TASKS:
+            raise RequestError(f"no machine task {name}; there are {', '.join(TASKS)}")
+    return names
 
 
 @plain_torch()

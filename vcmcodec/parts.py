@@ -12,7 +12,7 @@ import numpy as np
 
 from vcmcodec.bitstream.constants import MAX_GROUPS, WIDTHS, Kind, LayerId
 from vcmcodec.bitstream.container import Container, Entry, Runs
-from vcmcodec.bitstream.select import group_ids
+from vcmcodec.bitstream.select import group_ids, several
 from vcmcodec.edit import read_group_map
 from vcmcodec.errors import FormatError, RequestError, TruncatedError
 
@@ -52,8 +52,7 @@ class Parts:
         ids = self._box.header.group_ids
         if groups is None:
             return list(range(len(ids)))
-        asked = [groups] if isinstance(groups, str | int) else list(groups)
-        return [ids.index(group) for group in group_ids(self._box.header, asked)]
+        return [ids.index(group) for group in group_ids(self._box.header, several(groups))]
 
     def top_layer(self, width: float | None = None) -> LayerId:
         """The layer that a width asks for, or the highest that is there.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import warnings as python_warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,14 @@ from PIL import Image, ImageColor, UnidentifiedImageError
 from vcmcodec.bitstream.constants import CELL
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.colour import one_line, to_rgb
-from vcmcodec.errors import LimitError, OutputError, PictureError, RequestError, VcmError
+from vcmcodec.errors import (
+    WARNING_FILTERS,
+    LimitError,
+    OutputError,
+    PictureError,
+    RequestError,
+    VcmError,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,8 +70,6 @@ _SAVE_EXTENSIONS = {
     ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM", ".pnm": "PPM", ".bmp": "BMP",
 }  # fmt: skip
 _OPAQUE_FORMATS = {"JPEG": "JPEG", "PPM": "PPM", "BMP": "BMP"}  # cannot hold transparency
-
-_opening = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +125,7 @@ def read(source: Source, limits: Limits | None = None) -> Picture:
     with _only_own_errors(), open_image(source, max_pixels) as image:
         _refuse_sequences(image, notes)
         deep = image.mode in ("RGB", "RGBA", "LA") and _is_deep(image)
-        # Filters of warnings belong to the whole process, so pictures take turns to change them.
-        with _opening, python_warnings.catch_warnings(record=True) as caught:
+        with WARNING_FILTERS, python_warnings.catch_warnings(record=True) as caught:
             python_warnings.simplefilter("always")
             image.load()
         check_size(image.height, image.width, max_pixels)  # an icon's header may understate it
@@ -147,7 +150,7 @@ def open_image(
         raise PictureError("the picture is empty (0 bytes)")
     # Pillow's own limit is one number for the whole process and cannot be raised for one
     # picture; ours is checked right after, before any pixel is decoded.
-    with _opening, python_warnings.catch_warnings():
+    with WARNING_FILTERS, python_warnings.catch_warnings():
         python_warnings.simplefilter("ignore")
         Image.init()  # loads every format once; `open` does so only where `formats` is not given
         known = [name for name in READ_FORMATS if name in Image.OPEN]  # AVIF is optional in Pillow

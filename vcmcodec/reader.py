@@ -17,7 +17,7 @@ from vcmcodec.bitstream.container import Container, Entry
 from vcmcodec.bitstream.describe import Description, describe, read_text
 from vcmcodec.bitstream.header import Group, Header
 from vcmcodec.bitstream.limits import Limits
-from vcmcodec.errors import RequestError
+from vcmcodec.errors import RequestError, warn
 from vcmcodec.models import load_model
 from vcmcodec.parts import Fetched, Parts
 from vcmcodec.sources import CountingSource, Openable, open_source, opened_here
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from vcmcodec.profiles import scene
 
 TRANSPARENT = "transparent"
+PROFILE_CUT_OFF = "the colour profile is not there: the file is cut off before its end"
+GREY_PROFILE_DROPPED = (
+    "the colour profile is dropped: it is for grey pictures, and the background has a colour"
+)
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,10 @@ class Reader:
         """
         return read_text(self.container)
 
+    def note(self, notes: tuple[str, ...]) -> None:
+        """Set what was with the last decoding, one sentence each; `warnings` then tells it."""
+        self._notes = notes
+
     def describe(self) -> Description:
         """Everything that `vcm info` shows."""
         return describe(self.container)
@@ -193,8 +201,12 @@ class Reader:
         background: str | tuple[int, int, int] | None = None,
         device: str = "cpu",
     ) -> Image.Image:
-        """Decode the picture, or the groups and width of it that are asked for (see `inspect`)."""
+        """Decode the picture, or the groups and width of it that are asked for (see `inspect`).
+
+        What is missing is told as `VcmWarning`.
+        """
         decoded = self.inspect(groups=groups, width=width, background=background, device=device)
+        warn(decoded.warnings)
         return decoded.image
 
     def inspect(
@@ -206,6 +218,9 @@ class Reader:
         device: str = "cpu",
     ) -> Decoded:
         """Decode, and say what was decoded.
+
+        The colour profile is read for every width.  It stands in the layer above the base's, so
+        that of a source of ranges a preview reads that far.
 
         Args:
             groups: labels or ids; None for all that are there.
@@ -223,9 +238,13 @@ class Reader:
         if background is not None and background != TRANSPARENT:
             colour = pixels.parse_colour(background)
         top = self.parts.top_layer(width)
-        profiles = self.container.find(Kind.ICC)[:1] if top > LayerId.BASE else ()
+        profiles = self.container.find(Kind.ICC)[:1]  # of previews, too: people look at them
         shown = self._coded_pixels(groups, top, profiles, device)
         image, absent = _finish(shown, self.header, colour)
+        if profiles and shown.icc_profile is None:
+            self.note((*self._notes, PROFILE_CUT_OFF))
+        if shown.icc_profile is not None and "icc_profile" not in image.info:
+            self.note((*self._notes, GREY_PROFILE_DROPPED))
         return Decoded(image, shown.layer, shown.groups, absent, self.warnings)
 
     def preview(
@@ -290,6 +309,7 @@ class Reader:
             VcmError: as `inspect`.
         """
         got = self._fetch(groups, self.parts.top_layer(WIDTHS[LayerId.BASE]), (), device)
+        self.note(())
         choice = got.parts.choice
         values, level = self._values(got, LayerId.BASE, set(choice.layers))
         ids = tuple(self.header.group_ids[k] for k in sorted(choice.layers))
@@ -349,4 +369,5 @@ def _finish(
         return pixels.to_image(rgb, header.grey, shown.icc_profile, alpha), absent
     rgb[~mask] = colour
     grey = header.grey and len(set(colour)) == 1
-    return pixels.to_image(rgb, grey, shown.icc_profile), absent
+    fits = grey == header.grey  # a profile of grey cannot be applied to colours
+    return pixels.to_image(rgb, grey, shown.icc_profile if fits else None), absent

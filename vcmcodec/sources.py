@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TypeAlias, cast
 
+from vcmcodec.bitstream.constants import SIGNATURE
 from vcmcodec.bitstream.ranges import ByteSource, BytesSource
 from vcmcodec.errors import RequestError
 
+EXTENSION = ".vcm"
 Openable: TypeAlias = (
     str
     | os.PathLike[str]
@@ -126,6 +128,22 @@ def open_source(source: Openable) -> ByteSource:
 def opened_here(opened: ByteSource, source: Openable) -> FileSource | None:
     """What `open_source` opened for a source and must be closed; None where nothing is."""
     return opened if isinstance(opened, FileSource) and opened is not source else None
+
+
+def bytes_unless_vcm(source: ByteSource) -> bytes | None:
+    """All bytes of what is no `.vcm` file: of a picture, say.
+
+    Returns:
+        None for a `.vcm` file, told by its name or its first bytes, some of which may be damaged,
+        and for ranges of bytes that the caller gives, of which none is read ahead.
+    """
+    if not isinstance(source, FileSource | BytesSource):
+        return None
+    if isinstance(source, FileSource) and source.name.lower().endswith(EXTENSION):
+        return None
+    if source.get_bytes(0, 4)[1:] == SIGNATURE[1:4]:
+        return None
+    return source.get_bytes(0, source.size)
 
 
 @contextmanager

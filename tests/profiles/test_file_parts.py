@@ -10,12 +10,14 @@ import pytest
 from PIL import Image, ImageCms
 
 from photographs import astronaut, coffee, grid, substreams
-from vcmcodec import edit
-from vcmcodec.bitstream.constants import Kind, LayerId
+from vcmcodec import edit, machine
+from vcmcodec.bitstream.constants import FIRST_READ_BYTES, Kind, LayerId
 from vcmcodec.bitstream.container import Container
 from vcmcodec.codec import decode, encode
 from vcmcodec.codec import open as open_file
 from vcmcodec.errors import RequestError
+from vcmcodec.models import TasksModel
+from vcmcodec.reader import PROFILE_CUT_OFF
 
 MACHINES = ("detection", "classification", "segmentation")
 
@@ -118,6 +120,55 @@ def srgb() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
+@functools.cache
+def long_profile() -> bytes:
+    """So long that who reads it cannot hide it: no deflate makes noise smaller."""
+    noise = np.random.default_rng(1).integers(0, 256, 20_000).astype(np.uint8).tobytes()
+    return srgb() + noise  # readers of pictures go by what stands in front
+
+
+@functools.cache
+def profiled() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(coffee()).save(file, "png", icc_profile=long_profile())
+    return encode(file.getvalue())
+
+
+@pytest.mark.parametrize("width", [0.25, 0.5, 1.0])
+def test_a_preview_keeps_the_colour_profile(width: float) -> None:
+    with open_file(profiled()) as reader:
+        shown = reader.inspect(width=width)
+        assert shown.image.info["icc_profile"] == long_profile()
+        assert not shown.warnings
+
+
+def test_machines_never_read_the_colour_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = max(e.end for e in Container.read(profiled()).find(Kind.LATENT, LayerId.BASE))
+    wanted = max(end, FIRST_READ_BYTES)
+    assert len(profiled()) > wanted + 15_000
+    for large in (False, True):  # straight from the latent, and through the preview
+        monkeypatch.setattr(TasksModel, "looks_at_preview", lambda *sizes, large=large: large)
+        with open_file(profiled()) as reader:
+            assert machine.analyze_reader(reader).classes
+            assert reader.bytes_read <= wanted
+
+
+def test_a_preview_of_a_file_that_is_cut_before_the_profile_says_so() -> None:
+    whole = Container.read(profiled())
+    end = max(e.end for e in whole.find(Kind.LATENT, LayerId.BASE))
+    (profile,) = whole.find(Kind.ICC)
+    for length in (end, profile.offset, profile.end - 1):
+        cut = profiled()[:length]
+        for source in (cut, lambda offset, size, cut=cut: cut[offset : offset + size]):
+            with open_file(source) as reader:
+                shown = reader.inspect(width=0.25)
+            assert "icc_profile" not in shown.image.info
+            assert "cut off" in shown.warnings[0]
+            assert shown.warnings[1:] == (PROFILE_CUT_OFF,)
+    with open_file(profiled()[: profile.end]) as reader:
+        assert reader.inspect(width=0.25).image.info["icc_profile"] == long_profile()
+
+
 def test_what_only_people_need_is_in_no_machines_file() -> None:
     file = io.BytesIO()
     Image.fromarray(coffee()).save(file, "png", icc_profile=srgb())
@@ -130,7 +181,6 @@ def test_what_only_people_need_is_in_no_machines_file() -> None:
     base = edit.extract(whole, tasks=["detection"])
     assert {key[0] for key in substreams(base)} == {int(Kind.LATENT)}
     assert base == encode(file.getvalue(), tasks=["detection"], longer_side=0)
-    for image in (decode(base), decode(whole, width=0.25)):
-        assert "icc_profile" not in image.info
+    assert "icc_profile" not in decode(base).info
     with pytest.raises(RequestError, match="texts"):
         encode(coffee(), tasks=["detection"], text={"title": "coffee"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from vcmcodec.codec import EncodeOptions, decode, encode, encode_picture
 from vcmcodec.codec import open as open_file
 from vcmcodec.edit import extract
 from vcmcodec.errors import LimitError, PictureError, RequestError
+from vcmcodec.reader import GREY_PROFILE_DROPPED
 
 SIZES = [(1, 1), (1, 400), (400, 1), (2, 2), (15, 17), (16, 16), (17, 16), (16, 17), (31, 33),
          (48, 1), (9, 129)]  # fmt: skip
@@ -79,6 +81,46 @@ def test_a_colour_profile_comes_back_to_people() -> None:
         assert decode(encode(source, **options)).info["icc_profile"] == profile
     assert "icc_profile" not in decode(encode(source, tasks=["segmentation"])).info
     assert "icc_profile" not in decode(encode(coffee())).info
+
+
+def grey_profile() -> bytes:
+    """A profile of version 2 for grey of a gamma of 2.2 (ICC.1:2001, 6.3.1)."""
+    d50 = struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
+    tags = [
+        (b"desc", b"desc" + struct.pack(">2I", 0, 5) + b"grey\0" + bytes(78)),
+        (b"cprt", b"text" + bytes(4) + b"none\0"),
+        (b"wtpt", b"XYZ " + bytes(4) + d50),
+        (b"kTRC", b"curv" + struct.pack(">2IH", 0, 1, 0x0233)),
+    ]
+    table, body, start = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for name, data in tags:
+        table += name + struct.pack(">2I", start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    size = struct.pack(">I", start + len(body))
+    header = size + bytes(4) + b"\2\x20\0\0mntrGRAYXYZ " + bytes(12) + b"acsp" + bytes(28) + d50
+    return header.ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize(
+    ("background", "mode"), [(None, "LA"), ("white", "L"), ("red", "RGB")], ids=str
+)
+def test_a_profile_of_grey_goes_with_grey_pictures_alone(background: str | None, mode: str) -> None:
+    """On a coloured background the picture is RGB, and such a profile could not be applied."""
+    grey, profile = Image.fromarray(coffee()).convert("L"), grey_profile()
+    cells = np.zeros((9, 7), np.uint8)
+    cells[2:5] = 1
+    with open_file(encode(png(grey, icc_profile=profile), groups=cells)) as reader:
+        shown = reader.inspect(groups=[1], background=background)
+    assert shown.image.mode == mode
+    if mode == "RGB":
+        assert "icc_profile" not in shown.image.info
+        assert shown.warnings == (GREY_PROFILE_DROPPED,)
+        return
+    assert shown.image.info["icc_profile"] == profile
+    assert not shown.warnings
+    own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    there = shown.image.convert("L")  # what a viewer does with it
+    assert ImageCms.profileToProfile(there, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
 
 
 def test_alpha_is_dropped_with_a_warning() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vcmcodec.bitstream.constants import FILE_WIDE_LAYERS, WIDTHS, Kind, LayerId, TaskId
 from vcmcodec.bitstream.container import Container, Substream, write
@@ -28,6 +28,13 @@ class Selection:
 
 
 # --- names that a caller may use -------------------------------------------------------------
+
+
+def several(names: Any) -> tuple[Any, ...]:
+    """Names or ids of tasks, layers or groups as a caller gave them: one is a list of one."""
+    if isinstance(names, str | int) or not isinstance(names, Iterable):
+        return (names,)
+    return tuple(names)
 
 
 def task_id(header: Header, name: TaskId | int | str) -> int:

@@ -157,8 +157,8 @@ def _shown(reader: Reader, settings: Settings) -> npt.NDArray[np.uint8]:
 
     if catalogue.profile(reader.header.profile).source == "features":
         raise RequestError("the file holds features, and no picture to draw on")
-    image = reader.decode(groups=settings.groups, background=MISSING, device=settings.device)
-    return np.asarray(image.convert("RGB"))
+    shown = reader.inspect(groups=settings.groups, background=MISSING, device=settings.device)
+    return np.asarray(shown.image.convert("RGB"))
 
 
 def in_picture(
