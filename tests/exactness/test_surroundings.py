@@ -15,7 +15,7 @@ import torch
 
 import vcmcodec
 from photographs import photograph
-from vcmcodec import edit, models
+from vcmcodec import edit, machine, models
 from vcmcodec.deep import decode_symbols
 from vcmcodec.torch_state import plain_torch
 from vcmcodec.vision import backend
@@ -102,7 +102,7 @@ def results(file: bytes) -> Any:
     assert edit.verify(file, deep=True, decode_symbols=decode_symbols).ok
     with vcmcodec.open(file) as reader:
         is_picture = reader.header.profile == 1
-        seen = vcmcodec.analyze(file) if "detection" in reader.tasks else None
+        seen = machine.analyze(file) if "detection" in reader.tasks else None  # tells no warning
     found = [] if seen is None else [(t.label, t.score, t.box) for t in seen.objects or ()]
     if is_picture:
         return found, np.asarray(vcmcodec.decode(file)).tolist()
@@ -162,7 +162,7 @@ def test_models_that_were_loaded_in_inference_mode_adapt_later(name: str) -> Non
     forget()
     with torch.inference_mode():
         vcmcodec.decode(expected("for people")[0])
-        vcmcodec.analyze(file)
+        machine.analyze(file)
     assert vcmcodec.encode(picture(), digest=True, **OPTIONS[name]) == file
 
 

@@ -16,7 +16,6 @@ from vcmcodec.bitstream import profile_rules
 from vcmcodec.bitstream.constants import CoderId, LayerId
 from vcmcodec.bitstream.container import Container, Substream, write
 from vcmcodec.bitstream.header import Header, LayerInfo
-from vcmcodec.deep import decode_symbols
 from vcmcodec.errors import FormatError, RequestError
 
 Change = Callable[[Header], dict[str, Any]]
@@ -92,7 +91,7 @@ def test_a_header_that_its_profile_does_not_allow_is_refused(name: str) -> None:
     readers: tuple[Callable[[bytes], object], ...] = (
         vcmcodec.open,
         vcmcodec.verify,
-        lambda wrong: vcmcodec.verify(wrong, deep=True, decode_symbols=decode_symbols),
+        lambda wrong: vcmcodec.verify(wrong, deep=True),
         lambda wrong: vcmcodec.extract(wrong, layers=["base"]),
         vcmcodec.decode if profile == "scene" else vcmcodec.decode_features,
         vcmcodec.analyze,
@@ -106,4 +105,4 @@ def test_a_header_that_its_profile_does_not_allow_is_refused(name: str) -> None:
 @pytest.mark.weights
 @pytest.mark.parametrize("profile", ["scene", *FEATURES])
 def test_the_files_that_these_were_made_of_are_good(profile: str) -> None:
-    assert vcmcodec.verify(file(profile), deep=True, decode_symbols=decode_symbols).ok
+    assert vcmcodec.verify(file(profile), deep=True).ok
