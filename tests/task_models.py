@@ -41,12 +41,9 @@ def small_transform() -> FeatureTransform:
     torch.manual_seed(1)
     config = FeatureTransformConfig(
         channels=CHANNELS,
-        stem=8,
-        early=8,
         blocks=1,
         halves=8,
-        quarters=8,
-        early_blocks=1,
+        around=8,
         split_blocks=1,
     )
     transform = FeatureTransform(config)

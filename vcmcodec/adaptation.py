@@ -82,7 +82,8 @@ def _look(
             return sight.look(fill_tensor(shown, geometry), seeing)
 
         return sight.clean(image.to(device)), preview, image.shape[2] * image.shape[3]
-    pixels = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255
+    # reduced as the network reduces pictures, if at all
+    pixels = torch.from_numpy(source.rgb.copy()).permute(2, 0, 1)[None].float() / 255
     padded = to_multiple(pixels, MULTIPLE)
     present = torch.ones(1, *source.labels.shape, 1, device=device)
     features = level_features(level, tasks.facts.config.levels).to(device)

@@ -4,9 +4,9 @@
 
     base latent -> feature transform -> split tensor -> rest of the network
 
-A latent cannot be scaled like a picture.  So where the network would look at the picture reduced,
-since it is larger than the network's input, or where it was reduced before it was coded, it looks
-at the base layer's own preview, scaled:
+A latent cannot be scaled like a picture.  So where a picture is coded at another size than that at
+which the network looks at it, as one that is larger and for people, too, the network looks at the
+base layer's own preview, scaled:
 
     base latent -> synthesis at its narrowest width -> scaled picture -> network
 """
@@ -168,7 +168,7 @@ def see(
     base: BaseLatent, header: Header, model: TasksModel, tasks: Collection[str] = TASKS,
     score: float = 0.3,
 ) -> Predictions:  # fmt: skip
-    """Results of a decoded base latent, at the picture's own scale; see `analyze`."""
+    """Results of a decoded base latent, at the scale at which it is coded; see `analyze`."""
     levels = model.facts.config.levels
     latent = base.latent[None]
     present = torch.from_numpy(base.present.astype(np.float32)).to(latent.device)
@@ -176,10 +176,11 @@ def see(
     split = model.transform(latent, features, present[None, ..., None])
     split = to_multiple(split, MULTIPLE // SPLIT_STRIDE)
     output = model.vision.network.back_end({model.facts.split: split}, model.facts.split, tasks)
-    height, width = header.height, header.width
     rows, columns = (SPLIT_STRIDE * side for side in split.shape[2:])
-    geometry = InputGeometry(height, width, height, width, rows, columns)
-    return _only_present(Predictor(model.vision).interpret(output, geometry, score), base.present)
+    coded = header.coded_size
+    geometry = InputGeometry(header.height, header.width, *coded, rows, columns)
+    found = Predictor(model.vision).interpret(output, geometry, score)
+    return _only_present(found, base.present, coded)
 
 
 @torch.inference_mode()
@@ -187,7 +188,7 @@ def _see_preview(
     reader: Reader, model: TasksModel, tasks: Collection[str], score: float, groups: Groups,
     device: str,
 ) -> Predictions:  # fmt: skip
-    """Results of a picture larger than the network's input; see the module."""
+    """Results of a picture that is coded at another size; see the module."""
     header = reader.header
     rgb, present = reader.preview(groups=groups, device=device)
     if not present.all():

@@ -47,17 +47,23 @@ class TasksModel:
     sight: Sight | None
     facts: TaskFacts
 
-    def looks_at_preview(self, true: tuple[int, ...], coded: tuple[int, ...]) -> bool:
+    def looks_at_preview(self, true: tuple[int, int], coded: tuple[int, int]) -> bool:
         """Whether the network is shown a preview of a picture, not its latent.
 
-        A latent cannot be scaled, so it is wherever the network would look at the picture reduced,
-        and where the picture was.
+        A latent cannot be scaled, so it is wherever the picture is not coded at the size at which
+        the network would look at it; smaller pictures are looked at as they are.
 
         Args:
             true: height and width of the picture.
             coded: those at which it is coded.
         """
-        return coded != true or max(true) > self.vision.longer_side
+        from vcmcodec.vision.geometry import InputGeometry
+
+        longer = self.vision.longer_side
+        if coded == true and max(true) <= longer:
+            return False
+        wanted = InputGeometry.fit(*true, longer)
+        return coded != (wanted.scaled_height, wanted.scaled_width)
 
     def seeing_previews(self, quality: float) -> VisionModel:
         """The network for previews of base layers of a quality, 0..100.

@@ -17,13 +17,14 @@ from vcmcodec.errors import RequestError
 from vcmcodec.evaluation.macs import count_kmacs
 from vcmcodec.evaluation.metrics import Pixels
 from vcmcodec.models import load_model, load_tasks
+from vcmcodec.nn.feature_transform import level_features
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.picture_codec import cell_grid
 from vcmcodec.profiles import scene
 from vcmcodec.profiles.coding import Rounder
 from vcmcodec.profiles.seeking import SeekingCoder
 from vcmcodec.reader import Reader
-from vcmcodec.vision.geometry import InputGeometry, fill, prepare
+from vcmcodec.vision.geometry import InputGeometry, fill, prepare, to_multiple
 
 SCENE = bytes.fromhex(pretrained.find(profile="scene").fingerprint)
 HEIGHT, WIDTH = 200, 260
@@ -42,13 +43,17 @@ def _small(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 def away(rgb: Pixels, data: bytes) -> float:
     """How differently the decoder's network sees a file and its picture."""
     with Reader(data) as reader, torch.no_grad():
-        tasks = load_tasks(reader.header.fingerprint)
-        assert tasks.sight is not None
-        image, geometry = prepare(rgb, tasks.vision.longer_side)
-        quality = reader.header.layers[0].rate_level / 100
-        shown = fill(reader.preview()[0], geometry)
-        seen = tasks.sight.look(shown, tasks.seeing_previews(quality).network)
-        return float(tasks.sight.distance(seen, tasks.sight.clean(image))[0])
+        tasks, base = load_tasks(reader.header.fingerprint), reader.latent()
+        sight, facts = tasks.sight, tasks.facts
+        assert sight is not None
+        assert not tasks.looks_at_preview(rgb.shape[:2], reader.header.coded_size)
+        image, _ = prepare(rgb, tasks.vision.longer_side)
+        levels = level_features(base.level, facts.config.levels)
+        split = tasks.transform(
+            base.latent[None].clone(), levels, torch.ones(1, *base.present.shape, 1)
+        )
+        seen = sight.going_on({facts.split: to_multiple(split, 4)})
+        return float(sight.distance(seen, sight.clean(image))[0])
 
 
 @pytest.mark.weights

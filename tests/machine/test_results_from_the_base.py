@@ -203,6 +203,46 @@ def test_a_large_picture_is_seen_through_its_preview() -> None:
     assert same(machine.analyze(smaller), seen)
 
 
+@pytest.mark.parametrize("size", [(240, 320), (321, 239)], ids=str)
+def test_a_picture_reduced_to_what_the_network_looks_at_is_seen_without_a_pixel(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its objects and areas lie in the true picture, and only its latent is read."""
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(install(tmp_path, longer_side=192, coded_side=192)))
+    reduced = encode(photograph("coffee", *size, 60, 150), tasks=["detection"], base_quality=90)
+
+    def forbidden(*arguments: object, **options: object) -> None:
+        raise AssertionError("a picture was decoded")
+
+    monkeypatch.setattr(Synthesis, "forward", forbidden)
+    with machine.Reader(reduced) as reader:
+        assert max(reader.header.coded_size) == 192
+        found = machine.analyze_reader(reader, score=0.0)
+        model = models.load_tasks(reader.header.fingerprint)
+        assert same(found, machine.see(reader.latent(), reader.header, model, score=0.0))
+    assert (found.height, found.width) == size
+    assert found.label_map is not None
+    assert found.label_map.labels.shape == size
+    assert found.objects
+    right = max(x + w for x, _, w, _ in (thing.box for thing in found.objects))
+    below = max(y + h for _, y, _, h in (thing.box for thing in found.objects))
+    assert right > 0.9 * size[1]
+    assert below > 0.9 * size[0]
+    assert all(x + w <= size[1] + 1e-3 for x, _, w, _ in (thing.box for thing in found.objects))
+
+
+@pytest.mark.usefixtures("large")
+def test_a_picture_reduced_further_is_enlarged_to_what_the_network_looks_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reduced = encode(picture(), tasks=["detection"], base_quality=90, longer_side=128)
+    looks = list[int]()
+    forward = Synthesis.forward
+    monkeypatch.setattr(Synthesis, "forward", lambda *given: (looks.append(1), forward(*given))[1])
+    assert machine.analyze(reduced, score=0.0).objects
+    assert looks
+
+
 @pytest.mark.usefixtures("large")
 def test_stages_taught_on_previews_serve_large_pictures_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from safetensors import safe_open
@@ -15,9 +13,8 @@ from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConf
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.task_tensors import KEY, pack, read_facts, unpack
 from vcmcodec.nn.transforms import Synthesis, TransformShape
-from vcmcodec.training.tasks import own_stages, stem_input, transform_shape
+from vcmcodec.training.tasks import transform_shape
 from vcmcodec.vision.config import VisionConfig
-from vcmcodec.vision.network import VisionNetwork
 
 CODEC = TransformShape(trunk=(12, 24), latent=(64, 96), trunk_blocks=1, latent_blocks=2)
 FACTS = {"scene": "0123456789abcdef", "vision": "fedcba9876543210"}
@@ -65,45 +62,33 @@ def test_the_level_has_a_say() -> None:
     assert not torch.allclose(low, high)
 
 
-@pytest.mark.parametrize("blocks", [(1, 1, 1, 1), (3, 2, 1, 1)])
-def test_it_begins_as_a_copy_of_the_networks_own_stages(blocks: tuple[int, ...]) -> None:
-    config = VisionConfig(blocks=blocks)  # type: ignore[arg-type]
-    network = VisionNetwork(config).fold()
-    shape = transform_shape(config, CODEC, levels=8)
-    transform = FeatureTransform(shape)
-    transform.start_from(own_stages(network))
-    entered: list[torch.Tensor] = []
-    transform.descend.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
-    latent, features = torch.randn(1, 2, 2, 64), level_features(Level(0, 8), 8)
-    with torch.no_grad():
-        early, split = transform.stages(latent, features, torch.ones(1, 2, 2, 1))
-        torch.testing.assert_close(early, network.c2(entered[0]))
-        torch.testing.assert_close(split, network.c3(early))
-    narrow = FeatureTransform(replace(shape, early=16))
-    with pytest.raises(ValueError, match=r"\w is \("):
-        narrow.start_from(own_stages(network))
-
-
-def test_what_enters_the_stem_starts_as_that_of_the_preview() -> None:
-    """Where the base holds the whole picture, the guess is what the network's stem would see."""
+def test_it_begins_with_the_layers_of_the_synthesis() -> None:
+    """What is known at stride 8 is what the narrowest synthesis has there."""
     torch.manual_seed(2)
-    network = VisionNetwork(VisionConfig(stem=6)).fold()
     synthesis = Synthesis(CODEC)
     for block in (*synthesis.latent_blocks, *synthesis.trunk_blocks):
         torch.nn.init.normal_(block.reduce.weight, std=0.05)
-    transform = FeatureTransform(replace(transform_shape(network.config, CODEC, 8), quarters=24))
-    latent, features = torch.randn(6, 12, 12, 64), level_features(Level(0, 8), 8)
+    transform = FeatureTransform(transform_shape(VisionConfig(), CODEC, levels=8))
+    transform.start_from_synthesis(synthesis)
     entered: list[torch.Tensor] = []
-    transform.descend.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    known: list[torch.Tensor] = []
+    transform.enter.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+    synthesis.patch.register_forward_pre_hook(lambda _, given: known.append(given[0]))
+    latent, features = torch.randn(1, 3, 4, 64), level_features(Level(0, 8), 8)
     with torch.no_grad():
-        preview = synthesis(latent, None)
-        wanted = stem_input(network, preview)
-        transform.start_from_synthesis(synthesis)
-        transform.start_guess(latent, wanted)
-        transform(latent, features, torch.ones(6, 12, 12, 1))
-    inside = (..., slice(16, -16), slice(16, -16))  # the picture's edge is no linear image
-    guess, truth = entered[0][inside], torch.nn.functional.silu(wanted)[inside]
-    assert ((guess - truth) ** 2).mean() < 0.02 * truth.var()
+        transform(latent, features, torch.ones(1, 3, 4, 1))
+        synthesis(latent, None)
+    torch.testing.assert_close(entered[0][:, :-1].permute(0, 2, 3, 1), known[0])
+
+
+def test_nothing_runs_at_a_finer_stride_than_the_split_tensors() -> None:
+    transform, sizes = small_transform(), set[tuple[int, int]]()
+    for part in transform.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            part.register_forward_hook(lambda _, given, out: sizes.add(tuple(out.shape[2:])))
+    with torch.no_grad():
+        transform(torch.randn(1, 3, 4, 64), level_features(Level(0, 8), 8), torch.ones(1, 3, 4, 1))
+    assert sizes == {(3, 4), (6, 8)}
 
 
 def packed() -> bytes:
@@ -144,6 +129,6 @@ def test_wrong_weights_are_refused() -> None:
         with pytest.raises(WeightsError, match=text):
             read_facts(wrong)
     with pytest.raises(WeightsError, match="tasks model"):
-        unpack({k: v for k, v in tensors.items() if "rise" not in k}, metadata)
+        unpack({k: v for k, v in tensors.items() if "enter" not in k}, metadata)
     with pytest.raises(WeightsError, match="tasks model"):
         unpack(tensors, {KEY: metadata[KEY].replace('"halves": 8', '"halves": 16')})

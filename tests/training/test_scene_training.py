@@ -20,7 +20,7 @@ from vcmcodec.nn.gain import Level
 from vcmcodec.nn.picture_codec import start_at_klt
 from vcmcodec.training import bottleneck_run, pyramid_run, scene_run
 from vcmcodec.training.bottleneck import BottleneckRecipe
-from vcmcodec.training.eyes import Eyes, task_features
+from vcmcodec.training.eyes import Eyes, split_tensor
 from vcmcodec.training.loop import TrainingError
 from vcmcodec.training.pyramid import PyramidRecipe
 from vcmcodec.training.scene import Draw, SceneRecipe, code, draw, loss, task_loss
@@ -114,8 +114,8 @@ def test_every_parameter_learns() -> None:
     plan = Draw(2000, 2000, 1, groups * 0, tasks=True)
     outcome = code(tiny.codec, tiny.prior, images, plan, noisy=True)
     assert outcome.base is not None
-    c2, c3 = task_features(tiny.transform, outcome.base, Level(plan.level, 8))
-    seen = eyes.decoded(c2, c3)
+    split = split_tensor(tiny.transform, outcome.base, Level(plan.level, 8))
+    seen = eyes.going_on({"c3": split})
     away, _ = eyes.distance(seen, eyes.clean(images))
     task_loss(tiny.codec, images, plan, outcome, away, RECIPE).backward()
     for name, value in tiny.named_parameters():

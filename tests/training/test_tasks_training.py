@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def trainer(views: Views, levels: int = 4, **changes: float) -> TasksTrainer:
 
 def test_it_learns_and_the_network_stays(views: Views, tmp_path: Path) -> None:
     lines: list[dict[str, float]] = []
-    taught = trainer(views, steps=60, rate=1e-3)
+    taught = trainer(views, steps=60, rate=1e-3, front=0.3)
     before = {k: v.clone() for k, v in taught.eyes.network.state_dict().items()}
     train_tasks(taught, tmp_path / "run", report=lines.append)
     assert [line["step"] for line in lines] == [20, 40, 60]
@@ -96,6 +97,46 @@ def test_groups_that_are_missing_are_shown_grey(
     grey = (cells == 0.45).all(-1).all(-1).all(1)
     assert 0 < int(grey.sum()) < grey.numel()
     assert np.array_equal(grey[0], grey[1])  # one map for the whole batch
+
+
+def test_the_transform_learns_the_split_tensor_first_and_sees_each_batch_again(
+    views: Views, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught = trainer(views, steps=6, previews=0.0, near=0.5)
+    coded: list[int] = []
+    latents_of = taught.latents
+    monkeypatch.setattr(
+        taught, "latents", lambda rgb, level: (coded.append(level), latents_of(rgb, level))[1]
+    )
+    rows = [taught.train_step() for _ in range(6)]
+    assert ["near" in row for row in rows] == [True] * 3 + [False] * 3
+    assert ["distance" in row for row in rows] == [False] * 3 + [True] * 3
+    assert len(coded) == 2  # the recipe shows a batch five times
+
+
+def test_a_training_that_starts_at_a_model_has_its_front_and_a_transform_of_its_shape(
+    views: Views,
+) -> None:
+    first = trainer(views)
+    with torch.no_grad():
+        for parameter in first.taught.parameters():
+            parameter.add_(0.5)
+    facts = SimpleNamespace(config=first.transform.config)
+    replaced = first.taught.front.tensors()
+    model = SimpleNamespace(id="t", facts=facts, replaced=replaced, transform=first.transform)
+    second = trainer(views)
+    second.start_from(model)  # type: ignore[arg-type]
+    for taught in (second.taught, second.average):
+        for name, value in first.taught.state_dict().items():
+            assert torch.equal(taught.state_dict()[name], value), name
+    facts.config = replace(facts.config, around=8)
+    third = trainer(views)
+    third.start_from(model)  # type: ignore[arg-type]
+    assert torch.equal(third.taught.front.stem.conv.weight, replaced["stem.conv.weight"])
+    assert not torch.equal(third.transform.enter.weight, first.transform.enter.weight)
+    model.replaced = {}
+    with pytest.raises(RequestError, match="no preview front"):
+        third.start_from(model)  # type: ignore[arg-type]
 
 
 def test_a_front_that_sees_worse_gets_no_share(views: Views) -> None:

@@ -26,6 +26,15 @@ _PICTURES = click.Path(exists=True, path_type=Path)
 )
 @click.option("--scene", metavar="ID", help="The picture model.  [default: the installed one]")
 @click.option("--vision", metavar="ID", help="The vision network.  [default: the installed one]")
+@click.option(
+    "--start", is_flag=True, help="Begin with the tasks model that is installed for the codec."
+)
+@click.option(
+    "--previews",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share of the steps in which the preview stages learn, not the transform.  [default: 0.3]",
+)
 @click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
 @click.option("--minutes", type=click.FloatRange(0.01), help="Stop, and save, after so long.")
 @training_options.threads
@@ -73,15 +82,17 @@ _PICTURES = click.Path(exists=True, path_type=Path)
 @training_options.quiet
 def command(
     data: tuple[Path, ...], objects: tuple[Path, ...], folder: Path, *, scene: str | None,
-    vision: str | None, steps: int | None, minutes: float | None, threads: int, seed: int,
+    vision: str | None, start: bool, previews: float | None, steps: int | None,
+    minutes: float | None, threads: int, seed: int,
     target: Path | None, qualities: tuple[str, ...],
     reduced_quality: tuple[str, ...], adapted_quality: tuple[str, ...], effort: int,
     longer_side: int, model: str, quiet: bool,
 ) -> int:  # fmt: skip
     r"""Teach what takes base layers to the vision network.
 
-    Small pictures are seen through a transform from their latents, larger ones through stages of
-    the network that learn on previews.
+    Pictures that are coded at the size at which the network looks, or are smaller, are seen
+    through a transform from their latents, larger ones through stages of the network that learn on
+    previews.
 
     \b
       vcm train tasks --data photos/ --objects voc/ --run runs/tasks
@@ -95,9 +106,14 @@ def command(
     training_options.prepare(threads, target, model, "tasks")
     chosen, reduced = _read_qualities(qualities), _read_qualities(reduced_quality)
     recipe = tasks.TasksRecipe(seed=seed)
-    recipe = dataclasses.replace(recipe, steps=recipe.steps if steps is None else steps)
+    recipe = dataclasses.replace(
+        recipe,
+        steps=recipe.steps if steps is None else steps,
+        previews=recipe.previews if previews is None else previews,
+    )
     pair = tasks.Installed.find(scene, vision)
-    trainer = pair.trainer(recipe, photographs.Views(data, objects, recipe.side))
+    views = photographs.Views(data, objects, recipe.side)
+    trainer = pair.trainer(recipe, views, start=start)
     with training_view(recipe.steps, quiet) as view:
         taught = tasks.train_tasks(trainer, folder, minutes=minutes, report=view)
     if target is not None:

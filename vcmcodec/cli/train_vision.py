@@ -7,11 +7,15 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from vcmcodec.cli import show, training_options
 from vcmcodec.cli.training_view import training_view
+
+if TYPE_CHECKING:
+    from vcmcodec.vision.network import VisionNetwork
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -37,9 +41,16 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @training_options.run_folder(
     "Where the run lives: checkpoint, log, TensorBoard files.  A run that is there goes on."
 )
+@click.option(
+    "--start",
+    metavar="MODEL",
+    help="Teach nothing but a deep segmentation head, behind an installed network whose features,"
+    " and what codes them, stay as they are.",
+)
 @click.option("--recipe", "name", type=click.Choice(["short", "long"]), default="short",
               show_default=True, help="For a CPU core, or for an accelerator.")  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
+@click.option("--steps", type=click.IntRange(1),
+              help="Length of the whole schedule, with --start of the head's.")  # fmt: skip
 @click.option("--batch-scale", type=click.FloatRange(0.1), default=1.0, show_default=True,
               help="Factor on every batch size and (its root) on the step size.")  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(0.01), help="Stop, and save, after so long.")
@@ -51,15 +62,16 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @training_options.export(
     "At the end write the averaged weights to this folder and enter them in its manifest."
 )
-@click.option("--model", default="vision-1", show_default=True, help="Name of the exported model.")
+@click.option("--model", "model_id", default="vision-1", show_default=True,
+              help="Name of the exported model.")  # fmt: skip
 @click.option("--size", type=click.IntRange(32), default=416, show_default=True,
               help="Longer side that the exported model looks at, in pixels.")  # fmt: skip
 @training_options.quiet
 def command(
-    data: Path, teachers: Path | None, cache: Path | None, folder: Path, *, name: str,
-    steps: int | None,
+    data: Path, teachers: Path | None, cache: Path | None, folder: Path, *, start: str | None,
+    name: str, steps: int | None,
     batch_scale: float, minutes: float | None, seed: int, device: str, threads: int, workers: int,
-    target: Path | None, model: str, size: int, quiet: bool,
+    target: Path | None, model_id: str, size: int, quiet: bool,
 ) -> int:  # fmt: skip
     r"""Teach the vision network by labels and by two permissively licensed teachers.
 
@@ -67,19 +79,25 @@ def command(
       vcm train vision --data data/ --run runs/vision
       vcm train vision --data data/ --run runs/vision --recipe long --device cuda --workers 14
       vcm train vision --data data/ --run runs/vision --export weights/
+      vcm train vision --data data/ --run runs/head --start vision-1 --export weights/
 
     The same command goes on where the run stopped, to the step; one that has reached its last
     step only exports.  Ctrl-C saves before it stops.
     """
     import torch
 
+    from vcmcodec import pretrained
     from vcmcodec.training import vision, vision_areas, vision_cache, vision_export, vision_recipe
     from vcmcodec.training.vision_pictures import read_samples
     from vcmcodec.training.vision_teacher import Teachers
+    from vcmcodec.vision import weights
+    from vcmcodec.vision.backend import PROFILE
 
-    training_options.prepare(threads, target, model, "vision")
+    training_options.prepare(threads, target, model_id, "vision")
     recipe = dataclasses.replace(vision_recipe.RECIPES[name], seed=seed)
-    if steps is not None:
+    if steps is not None and start is not None:
+        recipe = dataclasses.replace(recipe, areas=dataclasses.replace(recipe.areas, steps=steps))
+    elif steps is not None:
         recipe = vision_recipe.with_steps(recipe, steps)
     if batch_scale != 1.0:
         recipe = vision_recipe.with_batches(recipe, batch_scale)
@@ -94,6 +112,24 @@ def command(
             )  # fmt: skip
     taught_by = Teachers(teachers, torch.device(device))
     stopped = _stop_on_signal()
+
+    def teach_areas(network: VisionNetwork) -> Path:
+        if not quiet:
+            show.say("everything else is done; the deep segmentation head learns")
+        with training_view(recipe.areas.steps, quiet) as view:
+            return vision_areas.train_areas(
+                network.to(device), recipe, data, cache, folder, look=taught_by.areas,
+                minutes=minutes, report=view, should_stop=stopped,
+            )  # fmt: skip
+
+    if start is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = pretrained.find(profile=PROFILE, model_id=start)
+        model = weights.load(pretrained.checked_path(file), device)
+        head = teach_areas(model.network)
+        if target is not None:
+            vision_export.export_head(model, head, target, model_id)
+        return 0
     with training_view(recipe.steps, quiet) as view:
         last = vision.train_vision(
             recipe, data, cache, folder, look=taught_by.look, look_at_stages=taught_by.stages,
@@ -102,15 +138,9 @@ def command(
         )  # fmt: skip
     network, done = vision.load_average(last)
     if done >= recipe.steps and recipe.areas.steps and not stopped():
-        if not quiet:
-            show.say("everything else is done; the deep segmentation head learns")
-        with training_view(recipe.areas.steps, quiet) as view:
-            vision_areas.train_areas(
-                network.to(device), recipe, data, cache, folder, look=taught_by.areas,
-                minutes=minutes, report=view, should_stop=stopped,
-            )  # fmt: skip
+        teach_areas(network)
     if target is not None:
-        vision_export.export(last, target, model, longer_side=size)
+        vision_export.export(last, target, model_id, longer_side=size)
     return 0
 
 

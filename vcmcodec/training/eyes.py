@@ -49,16 +49,17 @@ class Eyes(Sight):
         return self.going_on({"c2": c2, "c3": c3})
 
 
-def task_features(
+def split_tensor(
     transform: FeatureTransform, base: Tensor, level: Level, present: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """c2 and c3 of decoded base latents (N, rows, columns, base channels) of a rate level.
+) -> Tensor:
+    """c3 of decoded base latents (N, rows, columns, base channels) of a rate level.
 
     `present` (N, rows, columns, 1) is 1 where a cell is there; None for everywhere.
     """
     if present is None:
         present = base.new_ones(*base.shape[:3], 1)
-    return transform.stages(base, level_features(level, transform.config.levels), present)
+    found: Tensor = transform(base, level_features(level, transform.config.levels), present)
+    return found
 
 
 def report_means(means: dict[str, float], parts: Mapping[str, float], decay: float = 0.98) -> None:

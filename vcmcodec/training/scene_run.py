@@ -21,7 +21,7 @@ from vcmcodec.nn.gain import Level
 from vcmcodec.nn.picture_codec import PictureCodec, start_at_klt
 from vcmcodec.profiles import scene as profile
 from vcmcodec.training import coder
-from vcmcodec.training.eyes import Eyes, report_means, task_features
+from vcmcodec.training.eyes import Eyes, report_means, split_tensor
 from vcmcodec.training.loop import Means, Run, TrainingError, learn, schedule
 from vcmcodec.training.optimiser_groups import Rates, codec_groups
 from vcmcodec.training.photographs import PhotographCrops, Views, read_pictures
@@ -34,7 +34,7 @@ from vcmcodec.training.scene import (
     task_loss,
 )
 from vcmcodec.training.starting import start_at_model
-from vcmcodec.training.tasks import own_stages, stem_input, transform_shape
+from vcmcodec.training.tasks import transform_shape
 from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.network import VisionNetwork
 
@@ -173,7 +173,7 @@ def train(
     if vision is not None:
         looking = Looking(vision, data, vision_data, recipe)
         if not (folder / "state.json").exists():
-            looking.adapt(learned, start)
+            start_transform(learned, start)
     use_bfloat16(learned.codec, bfloat16)
     groups = parameter_groups(learned, recipe)
     run = Run(folder, learned, groups, average=recipe.average, seed=seed)
@@ -215,36 +215,22 @@ class Looking:
         """Read the pictures and measure how far the features spread."""
         self.views = Views(data, more, recipe.task_crop)
         random = np.random.default_rng(3)
-        self.network = network
         self.eyes = Eyes(network, [self.views.batch(4, random) for _ in range(self.CLEAN_BATCHES)])
 
-    @torch.no_grad()
-    def adapt(self, learned: Learned, start: str | None = None) -> None:
-        """Begin the feature transform at a linear guess and the network's own stages.
 
-        Where `start` names a picture model that a tasks model of the same shape is installed for,
-        its transform is taken.
-        """
-        if start is not None:
-            mark = load_model(profile.NAME, start).fingerprint
-            found = find_tasks(mark)
-            if found is not None and found[1].config == learned.transform.config:
-                learned.transform.load_state_dict(load_tasks(mark).transform.state_dict())
-                return
-        random = np.random.default_rng(4)
-        latents, views = [], []
-        for level in range(0, 8001, 2000):
-            images = self.views.batch(4, random)
-            cells = images.shape[2] // 16
-            plan = Draw(level, level, 1, np.zeros((cells, cells), np.int64), tasks=True)
-            outcome = code(learned.codec, learned.prior, images, plan, noisy=False)
-            assert outcome.base is not None
-            latents.append(outcome.base)
-            views.append(images)
-        seen = torch.cat(latents)
-        learned.transform.start_from_synthesis(learned.codec.synthesis)
-        learned.transform.start_guess(seen, stem_input(self.network, torch.cat(views)))
-        learned.transform.start_from(own_stages(self.network))
+def start_transform(learned: Learned, start: str | None = None) -> None:
+    """Begin the feature transform with the layers of the codec's synthesis.
+
+    Where `start` names a picture model that a tasks model of the same shape is installed for, its
+    transform is taken.
+    """
+    if start is not None:
+        mark = load_model(profile.NAME, start).fingerprint
+        found = find_tasks(mark)
+        if found is not None and found[1].config == learned.transform.config:
+            learned.transform.load_state_dict(load_tasks(mark).transform.state_dict())
+            return
+    learned.transform.start_from_synthesis(learned.codec.synthesis)
 
 
 def _step(
@@ -280,8 +266,7 @@ def _task_step(
     outcome = code(learned.codec, learned.prior, images, plan, noisy=True)
     assert outcome.base is not None
     level = Level(plan.level, learned.codec.latent.levels)
-    c2, c3 = task_features(learned.transform, outcome.base, level)
-    seen = looking.eyes.decoded(c2, c3)
+    seen = looking.eyes.going_on({"c3": split_tensor(learned.transform, outcome.base, level)})
     away, parts = looking.eyes.distance(seen, looking.eyes.clean(images))
     value = task_loss(learned.codec, images, plan, outcome, away, recipe)
     bits = float(outcome.bits.detach()) * 3 / images.numel()

@@ -1,9 +1,12 @@
 """Training of what takes base layers to a vision network: feature transform and preview front.
 
-Codec and vision network stand still.  Every step codes views at random levels, rebuilds the split
-tensor from their base layers, by the front from previews or by the transform from latents (now and
-then with groups left out), and compares what the rest of the network makes of it with what it makes
-of the clean views (`eyes`).
+Codec and vision network stand still.  Every step takes views that were coded at a random level,
+rebuilds the split tensor from their base layers, by the front from previews or by the transform
+from latents (now and then with groups left out), and compares what the rest of the network makes of
+it with what it makes of the clean views (`eyes`).
+
+The transform begins far away: at first it learns the split tensor alone, and every batch of views
+is shown to it several times, since coding them takes as long as a step.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from torch import Tensor, nn
 
 from vcmcodec import codec, pretrained
 from vcmcodec.errors import RequestError
-from vcmcodec.models import load_model
+from vcmcodec.models import TasksModel, load_model, load_tasks
 from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConfig
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
 from vcmcodec.nn.transforms import Synthesis, TransformShape
@@ -28,7 +31,7 @@ from vcmcodec.pretrained import ModelFile
 from vcmcodec.profiles.scene import NAME as SCENE
 from vcmcodec.reader import Reader
 from vcmcodec.training import tasks_export
-from vcmcodec.training.eyes import Eyes, task_features
+from vcmcodec.training.eyes import Eyes, split_tensor
 from vcmcodec.training.loop import (
     Log,
     descend,
@@ -47,11 +50,12 @@ from vcmcodec.training.preview_front import (
     random_sides,
     scaled,
 )
+from vcmcodec.training.vision_stages import DeepRecipe, Replayed
 from vcmcodec.vision import weights
 from vcmcodec.vision.backend import PROFILE as VISION
 from vcmcodec.vision.config import VisionConfig
-from vcmcodec.vision.layers import ConvNorm, Residual
-from vcmcodec.vision.network import VisionNetwork
+from vcmcodec.vision.network import VisionNetwork, VisionOutput
+from vcmcodec.vision.sight import Seen, depth_distances
 
 CELL = 16
 GREY = 0.45  # of the cells that are not there, in the picture that the network should have seen
@@ -71,6 +75,8 @@ class TasksRecipe:
             a third of it, where most machines' files are.
         previews: share of the steps in which the preview front learns; the transform does in the
             others.
+        near: share of the steps in which the transform learns the split tensor alone.
+        lessons: how often the transform is shown a batch, and how many are kept for it.
         dropped: share of the transform's batches in which groups are missing.
         rate, warmup, decay: step size, steps of growth, share of the steps in which it falls.
         front: step size of the preview front, in `rate`.
@@ -79,14 +85,16 @@ class TasksRecipe:
         weight_decay, clip, ema: of the optimiser, of gradients, of the averaged weights.
     """
 
-    steps: int = 3000
+    steps: int = 7000
     batch: int = 8
     side: int = 256
     top_quality: float = 80.0
-    previews: float = 0.7
+    previews: float = 0.3
+    near: float = 0.3
+    lessons: DeepRecipe = field(default_factory=lambda: DeepRecipe(replays=4, kept=300))
     dropped: float = 0.12
-    rate: float = 1e-4
-    front: float = 0.3
+    rate: float = 2e-3
+    front: float = 0.015
     sight_prices: tuple[tuple[float, float], ...] = ((0.0, 0.105), (100.0, 25.7))
     warmup: int = 60
     decay: float = 0.5
@@ -100,43 +108,31 @@ class TasksRecipe:
         return self.rate * warm_stable_decay(step, self.steps, self.warmup, self.decay)
 
 
-def own_stages(network: VisionNetwork) -> dict[str, tuple[Tensor, Tensor]]:
-    """Kernels and biases of a folded network's c2 and c3, for `start_from`."""
-    parts = {"descend": _convolution(network.c2[0]), "down": _convolution(network.c3[0])}
-    for stage, name in ((network.c2, "early"), (network.c3, "split")):
-        *before, last = list(stage)[1:]
-        blocks = {f"{name}_first.{i}": block for i, block in enumerate(before)} | {name: last}
-        for place, block in blocks.items():
-            assert isinstance(block, Residual)
-            parts |= {f"{place}.first": block.first, f"{place}.second": block.second}
-    found = {}
-    for name, part in parts.items():
-        assert part.conv.bias is not None  # folded
-        found[name] = part.conv.weight, part.conv.bias
-    return found
-
-
 def transform_shape(
     config: VisionConfig, codec: TransformShape, levels: int
 ) -> FeatureTransformConfig:
     """The feature transform's shape between a codec's base layer and a network's stages."""
     return FeatureTransformConfig(
         base_channels=codec.latent[0], levels=levels, blocks=codec.latent_blocks,
-        halves=codec.trunk[0], fine_blocks=codec.trunk_blocks, channels=config.c3, early=config.c2,
-        stem=config.stem,
-        early_blocks=config.blocks[0], split_blocks=config.blocks[1],
+        halves=codec.trunk[0], fine_blocks=codec.trunk_blocks, channels=config.c3,
     )  # fmt: skip
 
 
-@torch.no_grad()
-def stem_input(network: VisionNetwork, rgb: Tensor) -> Tensor:
-    """What enters the activation of a folded network's stem, (N, stem, H / 2, W / 2)."""
-    return network.stem.conv((rgb - network.mean) * network.scale)
+@dataclass(frozen=True)
+class Lesson:
+    """Views that were coded, for the transform.
 
+    Attributes:
+        latent: their base latents (N, rows, columns, channels), bfloat16.
+        rate_level: at which they were coded.
+        present: (N, rows, columns, 1), 1 where a cell is there.
+        clean: what the network sees in the views, grey where no cell is there; bfloat16.
+    """
 
-def _convolution(layer: nn.Module) -> ConvNorm:
-    assert isinstance(layer, ConvNorm)
-    return layer
+    latent: Tensor
+    rate_level: int
+    present: Tensor
+    clean: Seen[VisionOutput]
 
 
 class Taught(nn.Module):
@@ -160,7 +156,7 @@ class TasksTrainer:
         levels: int,
         synthesis: Synthesis,
     ) -> None:
-        """Measure how far features and latents spread, and begin with an untaught transform."""
+        """Measure how far features spread, and begin with an untaught transform."""
         torch.manual_seed(recipe.seed)
         self.recipe, self.latents, self.views, self.step = recipe, latents, views, 0
         random = np.random.default_rng(recipe.seed)
@@ -168,12 +164,10 @@ class TasksTrainer:
         self.eyes = Eyes(vision, crops)
         shape = transform_shape(vision.config, synthesis.shape, levels)
         self.transform = FeatureTransform(shape)
-        top = recipe.top_quality * RATE_LEVEL_MAX / 100
-        seen = torch.cat([latents(crop, int(top * i / len(crops))) for i, crop in enumerate(crops)])
         self.transform.start_from_synthesis(synthesis)
-        self.transform.start_guess(seen, stem_input(vision, torch.cat(crops)))
-        self.transform.start_from(own_stages(vision))
+        self.transform.mixed = True
         self.synthesis = synthesis
+        self.lessons = Replayed(self._lesson, recipe.lessons.kept)
         self.taught = Taught(self.transform, PreviewFront(vision))
         self.average = deepcopy(self.taught).requires_grad_(False)
         groups = [
@@ -183,42 +177,77 @@ class TasksTrainer:
         ]
         self.optimiser = MuonAdamW(groups, recipe.rate)
 
+    def start_from(self, model: TasksModel) -> None:
+        """Begin with another model's front, and with its transform where the shape is the same.
+
+        Raises:
+            RequestError: its front is of another shape, or it has none.
+        """
+        own = dict(self.taught.front.named_parameters())
+        shapes = {name: value.shape for name, value in model.replaced.items()}
+        if shapes != {name: value.shape for name, value in own.items()}:
+            raise RequestError(f"{model.id} has no preview front of this shape")
+        with torch.no_grad():
+            for name, value in model.replaced.items():
+                own[name].copy_(value)
+        if model.facts.config == self.transform.config:
+            self.transform.load_state_dict(model.transform.state_dict())
+        self.average.load_state_dict(self.taught.state_dict())
+
     def train_step(self) -> dict[str, float]:
         """One step; what it says depends on the recipe's seed and the step alone."""
         recipe = self.recipe
         random = np.random.default_rng((recipe.seed, self.step))
-        images = self.views.batch(recipe.batch, random)
-        top = recipe.top_quality * RATE_LEVEL_MAX / 100
-        rate_level = int(top * random.random() * (1.0 if random.random() < 0.5 else 1 / 3))
-        third = min(2, int(3 * rate_level / (top + 1)))
         if random.random() < recipe.previews:
-            distance = self._of_previews(images, rate_level, random)
+            rate_level = self._rate_level(random)
+            distance = self._of_previews(recipe.batch, rate_level, random)
             news = {"preview": float(distance.detach())}
         else:
-            distance, parts = self._of_latents(images, rate_level, random)
-            news = {"distance": float(distance.detach()), **parts}
+            lesson = self.lessons[recipe.lessons.number(self.step, recipe.seed)]
+            rate_level = lesson.rate_level
+            near = self.step < recipe.near * recipe.steps
+            distance, parts = self._of_latents(lesson, near)
+            news = {"near" if near else "distance": float(distance.detach()), **parts}
         self._descend(distance)
+        third = min(2, int(3 * rate_level / (self._top + 1)))
         name = next(iter(news))
         return news | {f"{name}_{third}": news[name]}
 
-    def _of_latents(
-        self, images: Tensor, rate_level: int, random: np.random.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        """How far the transform is from what the network sees in the views."""
+    @property
+    def _top(self) -> float:
+        return self.recipe.top_quality * RATE_LEVEL_MAX / 100
+
+    def _rate_level(self, random: np.random.Generator) -> int:
+        return int(self._top * random.random() * (1.0 if random.random() < 0.5 else 1 / 3))
+
+    @torch.no_grad()
+    def _lesson(self, number: int) -> Lesson:
+        """Code new views; what they are depends on the recipe's seed and the number alone."""
+        recipe = self.recipe
+        random = np.random.default_rng((recipe.seed, 2, number))
+        images, rate_level = self.views.batch(recipe.batch, random), self._rate_level(random)
         latent = self.latents(images, rate_level)
         present = torch.ones(*latent.shape[:3], 1)
-        if random.random() < self.recipe.dropped:
+        if random.random() < recipe.dropped:
             labels = random_labels(latent.shape[1], latent.shape[2], random)
             left = labels != random.integers(labels.max() + 1)
             present = present * torch.from_numpy(left).float()[None, :, :, None]
             shown = torch.from_numpy(np.kron(left, np.ones((CELL, CELL)))).float()
             images = images * shown + GREY * (1 - shown)
-        level = Level(rate_level, self.transform.config.levels)
-        early, split = task_features(self.transform, latent * present, level, present)
-        return self.eyes.distance(self.eyes.decoded(early, split), self.eyes.clean(images))
+        return Lesson(latent.to(torch.bfloat16), rate_level, present, self.eyes.clean(images))
 
-    def _of_previews(self, images: Tensor, rate_level: int, random: np.random.Generator) -> Tensor:
-        """How far the front is, on previews of the views."""
+    def _of_latents(self, lesson: Lesson, near: bool) -> tuple[Tensor, dict[str, float]]:
+        """How far the transform is from what the network sees in the views."""
+        level = Level(lesson.rate_level, self.transform.config.levels)
+        split = split_tensor(self.transform, lesson.latent.float(), level, lesson.present)
+        if near:
+            weights = self.eyes.weights
+            return depth_distances({"c3": split}, lesson.clean.features, weights)["c3"], {}
+        return self.eyes.distance(self.eyes.going_on({"c3": split}), lesson.clean)
+
+    def _of_previews(self, count: int, rate_level: int, random: np.random.Generator) -> Tensor:
+        """How far the front is, on previews of new views."""
+        images = self.views.batch(count, random)
         coded, seen = random_sides(self.recipe.side, random)
         latent = self.latents(scaled(images, coded), rate_level)
         shown = self.taught.front(scaled(previews(self.synthesis, latent), seen))
@@ -329,14 +358,23 @@ class Installed:
             pretrained.find(profile=VISION, model_id=vision),
         )
 
-    def trainer(self, recipe: TasksRecipe, views: Views) -> TasksTrainer:
-        """A trainer over real files: what is coded is decoded from its bytes."""
+    def trainer(self, recipe: TasksRecipe, views: Views, *, start: bool = False) -> TasksTrainer:
+        """A trainer over real files: what is coded is decoded from its bytes.
+
+        With `start` it begins with the tasks model that is installed for the picture model.
+
+        Raises:
+            WeightsError: none is.
+        """
         codec = load_model(SCENE, self.scene.id).codec
         network = weights.load(pretrained.checked_path(self.vision)).network
-        return TasksTrainer(
+        trainer = TasksTrainer(
             recipe, self.latents, views, network,
             levels=codec.latent.levels, synthesis=codec.synthesis,
         )  # fmt: skip
+        if start:
+            trainer.start_from(load_tasks(bytes.fromhex(self.scene.fingerprint)))
+        return trainer
 
     def latents(self, images: Tensor, rate_level: int) -> Tensor:
         """Write the base layer of each view to a file, and decode its latent."""

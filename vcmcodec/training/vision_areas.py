@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vcmcodec.errors import RequestError
 from vcmcodec.training.loop import (
@@ -231,11 +231,19 @@ def train_areas(
 
 
 def with_head(network: VisionNetwork, path: Path) -> tuple[VisionNetwork, int]:
-    """A network with the averaged head of a checkpoint, and the steps that the head has learned."""
+    """A network with the averaged head of a checkpoint, and the steps that the head has learned.
+
+    Folded where the network is.
+    """
     state = _read(path, network.mean.device)
     whole = VisionNetwork(replace(network.config, areas=state["recipe"]["width"]))
-    head = {f"areas.{name}": value for name, value in state["average"].items()}
-    whole.load_state_dict(network.state_dict() | head)
+    assert whole.areas is not None
+    whole.areas.load_state_dict(state["average"])
+    if not any(isinstance(part, nn.BatchNorm2d) for part in network.modules()):
+        whole.fold()
+    head = {f"areas.{name}": value for name, value in whole.areas.state_dict().items()}
+    others = {k: v for k, v in network.state_dict().items() if not k.startswith("areas.")}
+    whole.load_state_dict(others | head)
     return whole.to(network.mean.device).eval(), int(state["step"])
 
 

@@ -2,6 +2,10 @@
 
 Convolution weights are stored as float16, biases and the rest as float32.  The metadata says what
 is needed to build the network again: its shape, its labels and the size it likes to look at.
+
+A network's fingerprint stands for its features, which other models code.  It is the hash of the
+weight file in which these first were.  A network that has other heads behind the same features
+keeps it, so whatever codes them works with the better heads, too.
 """
 
 from __future__ import annotations
@@ -38,8 +42,8 @@ class VisionModel:
         labels: the classes, in the order of the channels.
         longer_side: input size for which it was chosen, pixels.
         facts: what the model card says in numbers, for `vcm models`.
-        fingerprint: first 16 hexadecimal digits of the weight file's SHA-256, as in a manifest;
-            empty where the network comes from no file.
+        fingerprint: of its features, 16 hexadecimal digits, as in a manifest; empty where the
+            network comes from no file.
     """
 
     network: VisionNetwork
@@ -55,8 +59,13 @@ def pack(
     labels: tuple[str, ...],
     longer_side: int,
     facts: Mapping[str, Any] | None = None,
+    features: str = "",
 ) -> bytes:
-    """The bytes of a weight file for a network, folded; the network itself is not changed."""
+    """The bytes of a weight file for a network, folded; the network itself is not changed.
+
+    `features` is the fingerprint of the network whose stages and pyramid these are; empty where
+    they are new.
+    """
     folded = deepcopy(network).cpu().fold()
     tensors = {
         name: value.contiguous().to(torch.float16 if _is_kernel(name, value) else torch.float32)
@@ -68,8 +77,13 @@ def pack(
         "labels": list(labels),
         "longer_side": longer_side,
         "facts": dict(facts or {}),
-    }
+    } | ({"features": features} if features else {})
     return serialize(tensors, {KEY: json.dumps(about, sort_keys=True)})
+
+
+def file_mark(data: bytes) -> str:
+    """Fingerprint of the features that first are in these bytes of a weight file."""
+    return hashlib.sha256(data).hexdigest()[:FINGERPRINT_DIGITS]
 
 
 def _is_kernel(name: str, value: torch.Tensor) -> bool:
@@ -83,7 +97,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> VisionModel:
         WeightsError: the file is missing, damaged or of another kind.
     """
     try:
-        mark = hashlib.sha256(path.read_bytes()).hexdigest()[:FINGERPRINT_DIGITS]
+        mark = file_mark(path.read_bytes())
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
@@ -97,6 +111,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> VisionModel:
             network = VisionNetwork(VisionConfig.read(about["config"])).fold()
         network.load_state_dict(tensors)
         labels, longer = tuple(about["labels"]), int(about["longer_side"])
+        mark = str(about.get("features", mark))
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{path} does not hold a vision network: {error}") from error
     network = channels_last(network.to(device))
