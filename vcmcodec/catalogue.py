@@ -115,6 +115,7 @@ PROFILES = (
         (LayerId.BASE,),
         (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
         source="features",
+        adapts=True,
     ),
     ProfileSpec(
         ProfileId.BOTTLENECK,

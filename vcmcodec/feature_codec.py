@@ -6,6 +6,7 @@ As `codec` for pictures.  What differs between profiles of features is in their 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def encode_picture(
     split = check_split(module, model, options.split)
     found = _extract(module, model, picture.rgb, split, options.vision, device)
     plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device)
-    made = _encode(spec, module, model, found, plan, options)
+    made = _encode(spec, module, model, found, plan, options, picture.rgb)
     return Encoded(made.data, made.header, picture.warnings + made.warnings)
 
 
@@ -209,15 +210,14 @@ def _extract(
 
 def _encode(
     spec: catalogue.ProfileSpec, module: ModuleType, model: Any, found: Features,
-    plan: grouping.GroupPlan | None, options: EncodeOptions,
+    plan: grouping.GroupPlan | None, options: EncodeOptions, rgb: np.ndarray | None = None,
 ) -> Encoded:  # fmt: skip
     tasks = choose_tasks(spec, options.tasks, layer_of(module, model, found.split))
     level = _level(module, model, found.split, tasks, options)
     target = target_bytes(options, found.geometry.height, found.geometry.width)
-    source = _source(module, model, found, plan, tasks)
+    source = dataclasses.replace(_source(module, model, found, plan, tasks), rgb=rgb)
     analysed = module.analyse(model, source)
     notes = _notes(source, plan)
-
     effort = _effort(spec, options)
 
     def at(level: int, effort: int = 0) -> Encoded:

@@ -97,7 +97,8 @@ def test_a_wanted_size_is_kept_by_an_adapted_pyramid() -> None:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
-    ("profile", "effort", "text"), [("pyramid", -1, "below 0"), ("semantic", 2, "takes no effort")]
+    ("profile", "effort", "text"),
+    [("pyramid", -1, "below 0"), ("bottleneck", 2, "takes no effort")],
 )
 def test_an_effort_that_features_cannot_make_is_refused(
     profile: str, effort: int, text: str, monkeypatch: pytest.MonkeyPatch

@@ -82,11 +82,13 @@ class FeatureSource:
         tensors: by name, (1, C, h, w) float32.
         place: where they lie.
         tasks: names of the tasks that the file is for.
+        rgb: (H, W, 3) uint8, the picture whose features they are, where that is at hand.
     """
 
     tensors: Mapping[str, Tensor]
     place: Place
     tasks: tuple[str, ...]
+    rgb: np.ndarray | None = None
 
 
 def place_groups(cells: np.ndarray, geometry: InputGeometry, grid: tuple[int, int]) -> np.ndarray:

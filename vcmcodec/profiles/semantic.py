@@ -18,18 +18,20 @@ from torch import Tensor
 from vcmcodec.bitstream.container import Runs, Substream
 from vcmcodec.errors import WeightsError
 from vcmcodec.nn import model_tensors
-from vcmcodec.nn.gain import Level
+from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
 from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.model_tensors import Model
 from vcmcodec.nn.pyramid_codec import LATENT_STRIDE, LATENT_UNIT
 from vcmcodec.nn.semantic_codec import FEATURE, SemanticCodec, geometry_of
 from vcmcodec.profiles import base_layer, features
 from vcmcodec.profiles.features import FeatureSource, Place
+from vcmcodec.profiles.seeking import Aim, seek
 from vcmcodec.vision import generic
-from vcmcodec.vision.backend import Features
+from vcmcodec.vision.backend import Features, ReferenceBackend
 from vcmcodec.vision.generic import Adaptor, Encoder, GenericFacts
-from vcmcodec.vision.geometry import InputGeometry, prepare
+from vcmcodec.vision.geometry import InputGeometry, fill, prepare
 from vcmcodec.vision.predictions import Predictions
+from vcmcodec.vision.sight import DEPTHS, Sight, channel_weights
 
 NAME = "semantic"
 SPLIT = FEATURE
@@ -40,6 +42,9 @@ RATE_WEIGHT = 3.0  # of the error, where rounding weighs bits; as for pyramids (
 LATENT = LatentShape(
     slices=(16, 48, 96), phases=(2, 2, 2), layers=(0, 0, 0), hyper=8, levels=LEVELS
 )
+# bits a pixel that a distance of 1 in what is seen is worth where a latent is adapted: at quality
+# 0, and how many times that at 100
+SIGHT_PRICE = (0.03, 100.0)
 OWN = "generic."  # prefix of the network's tensors in a weight file
 
 
@@ -174,6 +179,39 @@ def price(codec: SemanticCodec, rate_level: int) -> Tensor:
     return RATE_WEIGHT * codec.lmbda(level) * LATENT_STRIDE**2 * step**2
 
 
+@torch.inference_mode(False)  # what it reads may come from there
+def adapt(
+    model: SemanticModel, source: FeatureSource, analysed: Tensor, rate_level: int, effort: int
+) -> Tensor:
+    """Move the latent to where the vision network sees more for its bits (decisions/0012).
+
+    It sees more where it sees what it sees in the picture itself; where that is not at hand, in the
+    feature that was not coded.
+    """
+    codec, labels = model.coding.codec, source.place.labels
+    device = codec.synthesis.enter.weight.device
+    level, geometry = Level(rate_level, codec.latent.levels), geometry_of(labels, device)
+    network = _reference(model, str(device)).model.network
+    with torch.no_grad():
+        looking = Sight(network, {})
+        if source.rgb is None:
+            feature = source.tensors[FEATURE].clone().to(device)
+            clean = looking.going_on({SPLIT: model.adaptor(feature)})
+        else:
+            clean = looking.clean(fill(source.rgb, source.place.geometry).to(device))
+    names = [name for name in DEPTHS if name in clean.features and name != "c2"]
+    sight = Sight(network, channel_weights([clean.features], names))
+    pixels = labels.size * LATENT_STRIDE**2
+    worth = SIGHT_PRICE[0] * SIGHT_PRICE[1] ** (rate_level / RATE_LEVEL_MAX) * pixels
+
+    def away(latent: Tensor) -> Tensor:
+        feature = codec.synthesis(latent.to(device), geometry)
+        return worth * sight.distance(sight.going_on({SPLIT: model.adaptor(feature)}), clean)[0]
+
+    aim = Aim(model.coding, labels, level, price(codec, rate_level), away)
+    return seek(aim, analysed.reshape(labels.size, -1), effort).reshape(analysed.shape)
+
+
 def encode(
     model: SemanticModel, source: FeatureSource, analysed: Tensor, rate_level: int,
     digest: bool = False,
@@ -213,9 +251,19 @@ def predictions(
     Raises:
         WeightsError: that network is not installed, or another than the adaptor was taught for.
     """
-    backend = features.bound_network(model.facts.reference, device)
-    if backend.model.network.config.c3 != model.adaptor.shape["outputs"]:
-        raise WeightsError("the adaptor and the vision network do not agree on channels")
+    backend = _reference(model, device)
     feature = model.adaptor(found.tensors[FEATURE].to(device))
     at = Features(SPLIT, {FEATURE: feature}, found.geometry, backend.fingerprint)
     return backend.results(backend.rest(at, tasks), found.geometry, score)
+
+
+def _reference(model: SemanticModel, device: str) -> ReferenceBackend:
+    """The installed vision network that the adaptor leads to.
+
+    Raises:
+        WeightsError: it is not installed, or another than the adaptor was taught for.
+    """
+    backend = features.bound_network(model.facts.reference, device)
+    if backend.model.network.config.c3 != model.adaptor.shape["outputs"]:
+        raise WeightsError("the adaptor and the vision network do not agree on channels")
+    return backend
