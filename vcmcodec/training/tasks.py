@@ -5,8 +5,9 @@ rebuilds the split tensor from their base layers, by the front from previews or 
 from latents (now and then with groups left out), and compares what the rest of the network makes of
 it with what it makes of the clean views (`eyes`).
 
-The transform begins far away: at first it learns the split tensor alone, and every batch of views
-is shown to it several times, since coding them takes as long as a step.
+The transform begins far away: at first it learns the split tensor and the stage behind it, in large
+steps, then in small ones everything that is seen.  Every batch of views is shown to it several
+times, since coding them takes as long as a step.
 """
 
 from __future__ import annotations
@@ -75,26 +76,29 @@ class TasksRecipe:
             a third of it, where most machines' files are.
         previews: share of the steps in which the preview front learns; the transform does in the
             others.
-        near: share of the steps in which the transform learns the split tensor alone.
+        near: share of the steps, the first ones, in which the transform learns the split tensor and
+            the stage behind it alone.
+        near_rate: step size in these; it falls to nothing before the others begin.
         lessons: how often the transform is shown a batch, and how many are kept for it.
         dropped: share of the transform's batches in which groups are missing.
         rate, warmup, decay: step size, steps of growth, share of the steps in which it falls.
-        front: step size of the preview front, in `rate`.
+        front: step size of the preview front, from the first step to the last.
         sight_prices: (base quality, bits a pixel that a distance of 1 is worth) for encoders that
             adapt a base layer; half again of what the next bits of quality buy.
         weight_decay, clip, ema: of the optimiser, of gradients, of the averaged weights.
     """
 
-    steps: int = 7000
+    steps: int = 8500
     batch: int = 8
     side: int = 256
     top_quality: float = 80.0
     previews: float = 0.3
-    near: float = 0.3
+    near: float = 0.7
+    near_rate: float = 2e-3
     lessons: DeepRecipe = field(default_factory=lambda: DeepRecipe(replays=4, kept=300))
     dropped: float = 0.12
-    rate: float = 2e-3
-    front: float = 0.015
+    rate: float = 1.5e-4
+    front: float = 3e-5
     sight_prices: tuple[tuple[float, float], ...] = ((0.0, 0.105), (100.0, 25.7))
     warmup: int = 60
     decay: float = 0.5
@@ -104,8 +108,21 @@ class TasksRecipe:
     seed: int = 1
 
     def rate_at(self, step: int) -> float:
-        """Step size: growth, level, half a cosine to nothing."""
-        return self.rate * warm_stable_decay(step, self.steps, self.warmup, self.decay)
+        """Step size of the transform: growth, level, half a cosine to nothing, in each part."""
+        first = self.near_steps
+        if step < first:
+            return self.near_rate * warm_stable_decay(step, first, self.warmup, self.decay)
+        left = self.steps - first
+        return self.rate * warm_stable_decay(step - first, left, self.warmup, self.decay)
+
+    def front_rate_at(self, step: int) -> float:
+        """Step size of the front."""
+        return self.front * warm_stable_decay(step, self.steps, self.warmup, self.decay)
+
+    @property
+    def near_steps(self) -> int:
+        """Steps of the first part."""
+        return round(self.near * self.steps)
 
 
 def transform_shape(
@@ -171,11 +188,12 @@ class TasksTrainer:
         self.taught = Taught(self.transform, PreviewFront(vision))
         self.average = deepcopy(self.taught).requires_grad_(False)
         groups = [
-            group | {"pace": pace}
-            for part, pace in ((self.transform, 1.0), (self.taught.front, recipe.front))
+            group | {"part": name}
+            for name, part in self.taught.named_children()
             for group in parameter_groups(part, recipe.weight_decay)
         ]
         self.optimiser = MuonAdamW(groups, recipe.rate)
+        self._rates = {"transform": recipe.rate_at, "front": recipe.front_rate_at}
 
     def start_from(self, model: TasksModel) -> None:
         """Begin with another model's front, and with its transform where the shape is the same.
@@ -205,7 +223,7 @@ class TasksTrainer:
         else:
             lesson = self.lessons[recipe.lessons.number(self.step, recipe.seed)]
             rate_level = lesson.rate_level
-            near = self.step < recipe.near * recipe.steps
+            near = self.step < recipe.near_steps
             distance, parts = self._of_latents(lesson, near)
             news = {"near" if near else "distance": float(distance.detach()), **parts}
         self._descend(distance)
@@ -240,10 +258,15 @@ class TasksTrainer:
         """How far the transform is from what the network sees in the views."""
         level = Level(lesson.rate_level, self.transform.config.levels)
         split = split_tensor(self.transform, lesson.latent.float(), level, lesson.present)
-        if near:
-            weights = self.eyes.weights
-            return depth_distances({"c3": split}, lesson.clean.features, weights)["c3"], {}
-        return self.eyes.distance(self.eyes.going_on({"c3": split}), lesson.clean)
+        if not near:
+            return self.eyes.distance(self.eyes.going_on({"c3": split}), lesson.clean)
+        with torch.autocast(split.device.type, torch.bfloat16):
+            seen = {"c3": split, "c4": self.eyes.network.c4(split)}
+        weights = {name: self.eyes.weights[name] for name in seen}
+        parts = depth_distances(seen, lesson.clean.features, weights)
+        return torch.stack(list(parts.values())).sum(), {
+            name: float(away.detach()) for name, away in parts.items()
+        }
 
     def _of_previews(self, count: int, rate_level: int, random: np.random.Generator) -> Tensor:
         """How far the front is, on previews of new views."""
@@ -256,7 +279,7 @@ class TasksTrainer:
 
     def _descend(self, loss: Tensor) -> None:
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate_at(self.step) * group["pace"]
+            group["lr"] = self._rates[group["part"]](self.step)
         parameters = list(self.taught.parameters())
         descend(self.optimiser, loss, parameters, self.recipe.clip, self.step)
         self.step += 1
