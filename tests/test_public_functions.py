@@ -276,10 +276,11 @@ def test_encode_takes_every_option_that_there_is_with_the_same_default() -> None
 def test_every_option_goes_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are handed on by position."""
     seen: list[vcmcodec.EncodeOptions] = []
+    header = Container.read(whole()).header  # before encoding is replaced
 
     def note(image: object, options: vcmcodec.EncodeOptions, **rest: object) -> vcmcodec.Encoded:
         seen.append(options)
-        return vcmcodec.Encoded(b"", Container.read(whole()).header, ())
+        return vcmcodec.Encoded(b"", header, ())
 
     monkeypatch.setattr(codec, "encode_any", note)
     given = {

@@ -168,7 +168,7 @@ ODD = [
     ("encode a.png -o x.vcm --task detection --text a=b", "kept with the layers for people"),
     ("encode a.png -o x.vcm --profile pyramid --text a=b", "kept with the layers for people"),
     ("encode a.png -o x.vcm --profile pyramid --task human", "does not serve human"),
-    ("encode a.png -o x.vcm --profile semantic --effort 3", "it takes no --effort"),
+    ("encode a.png -o x.vcm --profile bottleneck --effort 3", "it takes no --effort"),
     ("encode a.png -o x.vcm --profile pyramid --longer-side 100", "--longer-side is for pictures"),
     ("encode a.png -o x.vcm --profile pyramid -Q 1 --base-quality 1", "exclude each other"),
     ("encode a.png -o x.vcm --labels 1=x", "--labels names the groups of a mask"),
