@@ -65,7 +65,10 @@ def test_nothing_is_adapted_unasked() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_features_without_their_picture_are_adapted_to_what_is_seen_in_them() -> None:
+def test_features_without_their_picture_are_adapted_to_what_is_seen_in_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(semantic, "SIGHT_PRICE", (10.0, 1.0))  # seeing is dear, bits are not
     model = load_model("semantic")
     found = semantic.extract(model, picture(), "c3", "cpu")
     plain, looked = (
