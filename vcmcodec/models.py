@@ -47,7 +47,7 @@ class TasksModel:
     sight: Sight | None
     facts: TaskFacts
 
-    def looks_at_preview(self, true: tuple[int, int], coded: tuple[int, int]) -> bool:
+    def looks_at_preview(self, true: tuple[int, ...], coded: tuple[int, ...]) -> bool:
         """Whether the network is shown a preview of a picture, not its latent.
 
         A latent cannot be scaled, so it is wherever the picture is not coded at the size at which
@@ -62,7 +62,7 @@ class TasksModel:
         longer = self.vision.longer_side
         if coded == true and max(true) <= longer:
             return False
-        wanted = InputGeometry.fit(*true, longer)
+        wanted = InputGeometry.fit(true[0], true[1], longer)
         return coded != (wanted.scaled_height, wanted.scaled_width)
 
     def seeing_previews(self, quality: float) -> VisionModel:

@@ -233,9 +233,10 @@ def _wrong_for_features(settings: Settings, for_people: bool) -> list[tuple[Any,
     "--effort",
     type=click.IntRange(0, 1000),
     metavar="LOOKS",
-    help="How often the vision network looks while the base layer, or a pyramid, is adapted to it,"
-    " where people will not look; 0: never, and fast.  Groups are adapted together, no longer"
-    " independent.  [default: the tasks model's; of pyramids and of several groups 0]",
+    help="How often the vision network looks while the base layer, a pyramid or a semantic feature"
+    " is adapted to it, where people will not look; 0: never, and fast.  Groups are adapted"
+    " together, no longer independent.  [default: the tasks model's; of features and of several"
+    " groups 0]",
 )
 @click.option(
     "--target-bpp",
