@@ -16,6 +16,7 @@ from made_pictures import SMALL, look, write_cache, write_data
 from vcmcodec.cli.train_vision import command
 from vcmcodec.errors import RequestError
 from vcmcodec.training import muon
+from vcmcodec.training.export import enter
 from vcmcodec.training.loop import TrainingError
 from vcmcodec.training.vision import (
     CollapseWatch,
@@ -31,6 +32,8 @@ from vcmcodec.training.vision_views import IGNORED
 from vcmcodec.vision import weights
 from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.heads import DeepSegmentationHead
+from vcmcodec.vision.labels import VOC
+from vcmcodec.vision.network import TASKS, VisionNetwork
 
 RECIPE = VisionRecipe(
     steps=6,
@@ -175,22 +178,23 @@ def test_workers_prepare_the_same_batches(data: Path, cache: Path) -> None:
         assert [len(labels) for _, labels, _ in one.objects()] == list(other.counts)
 
 
+class Made:
+    """Stands for the two teachers, whose files are not everywhere."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self.look = partial(look, config=VisionConfig())
+        self.stages = lambda rgb: self.look(rgb).stages
+
+    def areas(self, rgb: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        count, side = len(rgb), rgb.shape[2]
+        shapes = DeepSegmentationHead.STAGES.items()
+        stages = {n: torch.randn(count, c, side // 16, side // 16) for n, c in shapes}
+        return stages, self.look(rgb).segmentation
+
+
 def test_the_command_trains_and_exports(
     data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Made:
-        """Stands for the two teachers, whose files are not everywhere."""
-
-        def __init__(self, folder: Path, device: torch.device) -> None:
-            self.look = partial(look, config=VisionConfig())
-            self.stages = lambda rgb: self.look(rgb).stages
-
-        def areas(self, rgb: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-            count, side = len(rgb), rgb.shape[2]
-            shapes = DeepSegmentationHead.STAGES.items()
-            stages = {n: torch.randn(count, c, side // 16, side // 16) for n, c in shapes}
-            return stages, self.look(rgb).segmentation
-
     monkeypatch.setattr("vcmcodec.training.vision_teacher.Teachers", Made)
     run, target = tmp_path / "run", tmp_path / "weights"
     line = ["--data", data, "--cache", cache, "--run", run, "--steps", 3, "--batch-scale", 0.1]
@@ -205,3 +209,37 @@ def test_the_command_trains_and_exports(
     assert model.facts == {"steps": 3, "steps_areas": 1}
     assert model.network.config.areas == AreasRecipe().width
     assert entry["sha256"] == hashlib.sha256((target / entry["file"]).read_bytes()).hexdigest()
+
+
+def test_a_head_behind_an_installed_network_leaves_its_features_and_its_fingerprint(
+    data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So what codes the features, and is bound to them, goes on working."""
+    monkeypatch.setattr("vcmcodec.training.vision_teacher.Teachers", Made)
+    torch.manual_seed(4)
+    blob = weights.pack(VisionNetwork(VisionConfig()).eval(), labels=VOC, longer_side=128)
+    mark = weights.file_mark(blob)
+    enter(tmp_path, "vision-plain", "vision", blob, mark, tasks=list(TASKS))
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(tmp_path))
+    line = ["--data", data, "--cache", cache, "--run", tmp_path / "run", "--steps", 2]
+    line += ["--batch-scale", 0.1, "--start", "vision-plain", "--export", tmp_path / "new"]
+    done = CliRunner().invoke(
+        command, [*map(str, line), "--model", "vision-deep"], standalone_mode=False
+    )
+    assert done.exception is None, done.exception
+    assert not (tmp_path / "run" / "last.pt").exists()
+    (entry,) = json.loads((tmp_path / "new" / "manifest.json").read_text())["models"]
+    assert entry["fingerprint"] == mark
+    assert not entry["sha256"].startswith(mark)
+    before = weights.load(tmp_path / "vision-plain.safetensors")
+    after = weights.load(tmp_path / "new" / entry["file"])
+    assert (before.fingerprint, after.fingerprint) == (mark, mark)
+    assert (before.network.areas, after.facts) == (None, {"steps_areas": 2})
+    rgb = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        old, new = before.network.features(rgb), after.network.features(rgb)
+        assert all(torch.equal(old[name], new[name]) for name in old)
+        one, other = before.network(rgb), after.network(rgb)
+    assert torch.equal(one.presence, other.presence)
+    assert all(map(torch.equal, one.class_logits, other.class_logits))
+    assert not torch.equal(one.segmentation, other.segmentation)
