@@ -10,15 +10,9 @@ import torch
 from torch import Tensor
 
 from vcmcodec.errors import RequestError
-from vcmcodec.training.vision_areas import AreaTrainer, area_lessons, with_heads
+from vcmcodec.training.vision_areas import AreaTrainer, area_lessons, with_head
 from vcmcodec.training.vision_batches import Batch
-from vcmcodec.training.vision_recipe import (
-    AreasRecipe,
-    VisionRecipe,
-    with_area_steps,
-    with_batches,
-    with_steps,
-)
+from vcmcodec.training.vision_recipe import AreasRecipe, VisionRecipe, with_batches, with_steps
 from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.heads import DeepSegmentationHead
 from vcmcodec.vision.network import VisionNetwork
@@ -79,24 +73,6 @@ def test_steps_on_one_lesson_lower_every_loss_and_change_the_head_alone() -> Non
         assert torch.equal(value, before[name]), name
 
 
-def test_in_the_last_steps_the_light_head_learns_with_it() -> None:
-    learns = trainer()
-    learns.areas = replace(AREAS, steps=2, joint=40, warmup=1)
-    lesson = area_lessons(learns.network, MadeViews(), look, 1)[0]
-    light = {name: value.clone() for name, value in learns.heads.light.state_dict().items()}
-    for _ in range(2):
-        learns.train_step(lesson)
-    for name, value in learns.heads.light.state_dict().items():
-        assert torch.equal(value, light[name]), name
-    first = learns.train_step(lesson)
-    for _ in range(30):
-        last = learns.train_step(lesson)
-    assert last["mask"] < first["mask"]
-    assert not torch.equal(learns.heads.light.out.weight, light["out.weight"])
-    before = learns.network.segmentation.out.weight
-    assert torch.equal(before, light["out.weight"])  # the network itself stays
-
-
 def test_a_head_that_stopped_goes_on_to_the_same_place(tmp_path: Path) -> None:
     def lessons_of(learns: AreaTrainer) -> None:
         lessons = area_lessons(learns.network, MadeViews(), look, AREAS.kept)
@@ -123,10 +99,10 @@ def test_a_forced_stage_does_not_read_the_one_before() -> None:
     lesson = area_lessons(learns.network, MadeViews(), look, 1)[0]
     learns.areas = replace(AREAS, forced=(10**6, 10**7))
     learns.losses(lesson)["stage_deep"].backward()
-    assert all(p.grad is None or not p.grad.any() for p in learns.heads.deep.mix.parameters())
+    assert all(p.grad is None or not p.grad.any() for p in learns.head.mix.parameters())
     learns.areas = replace(AREAS, forced=(-2, -1))
     learns.losses(lesson)["stage_deep"].backward()
-    assert any(p.grad is not None and p.grad.any() for p in learns.heads.deep.mix.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in learns.head.mix.parameters())
 
 
 def test_lessons_are_made_once_and_kept_for_a_while() -> None:
@@ -141,14 +117,14 @@ def test_a_network_with_its_head_finds_what_both_heads_find_likely(tmp_path: Pat
     learns = trainer()
     learns.train_step(area_lessons(learns.network, MadeViews(), look, 1)[0])
     learns.save(tmp_path / "areas.pt")
-    whole, steps = with_heads(learns.network, tmp_path / "areas.pt")
+    whole, steps = with_head(learns.network, tmp_path / "areas.pt")
     assert (steps, whole.config) == (1, replace(SMALL, areas=AREAS.width))
     rgb = torch.rand(1, 3, SIDE, SIDE)
     with torch.no_grad():
         features = learns.network.features(rgb)
         levels = features["p3"], features["p4"], features["p5"]
         light = learns.network.segmentation(*levels).log_softmax(1)
-        deep = learns.average.deep(*levels).log_softmax(1)
+        deep = learns.average(*levels).log_softmax(1)
         found, without = whole(rgb).segmentation, learns.network(rgb).segmentation
     assert found is not None
     assert without is not None
@@ -164,10 +140,8 @@ def test_a_checkpoint_of_another_width_is_refused(tmp_path: Path) -> None:
 
 
 def test_shorter_runs_and_larger_batches_scale_the_head_too() -> None:
-    areas = replace(AREAS, steps=100, joint=40, size=8, forced=(20, 40))
-    recipe = replace(RECIPE, steps=10, areas=areas)
+    recipe = replace(RECIPE, steps=10, areas=replace(AREAS, steps=100, size=8, forced=(20, 40)))
     shorter = with_steps(recipe, 5).areas
-    assert (shorter.steps, shorter.joint, shorter.forced) == (50, 20, (10, 20))
-    assert with_area_steps(recipe, 70) == replace(recipe, areas=shorter)
+    assert (shorter.steps, shorter.forced) == (50, (10, 20))
     larger = with_batches(recipe, 4).areas
     assert (larger.size, larger.rate) == (32, 2 * AREAS.rate)

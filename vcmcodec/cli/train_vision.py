@@ -44,13 +44,13 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--start",
     metavar="MODEL",
-    help="Teach nothing but the segmentation heads, behind an installed network whose features,"
+    help="Teach nothing but a deep segmentation head, behind an installed network whose features,"
     " and what codes them, stay as they are.",
 )
 @click.option("--recipe", "name", type=click.Choice(["short", "long"]), default="short",
               show_default=True, help="For a CPU core, or for an accelerator.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1),
-              help="Length of the whole schedule, with --start of the heads'.")  # fmt: skip
+              help="Length of the whole schedule, with --start of the head's.")  # fmt: skip
 @click.option("--batch-scale", type=click.FloatRange(0.1), default=1.0, show_default=True,
               help="Factor on every batch size and (its root) on the step size.")  # fmt: skip
 @click.option("--minutes", type=click.FloatRange(0.01), help="Stop, and save, after so long.")
@@ -96,7 +96,7 @@ def command(
     training_options.prepare(threads, target, model_id, "vision")
     recipe = dataclasses.replace(vision_recipe.RECIPES[name], seed=seed)
     if steps is not None and start is not None:
-        recipe = vision_recipe.with_area_steps(recipe, steps)
+        recipe = dataclasses.replace(recipe, areas=dataclasses.replace(recipe.areas, steps=steps))
     elif steps is not None:
         recipe = vision_recipe.with_steps(recipe, steps)
     if batch_scale != 1.0:
@@ -115,8 +115,8 @@ def command(
 
     def teach_areas(network: VisionNetwork) -> Path:
         if not quiet:
-            show.say("everything else is done; the segmentation heads learn")
-        with training_view(recipe.areas.length, quiet) as view:
+            show.say("everything else is done; the deep segmentation head learns")
+        with training_view(recipe.areas.steps, quiet) as view:
             return vision_areas.train_areas(
                 network.to(device), recipe, data, cache, folder, look=taught_by.areas,
                 minutes=minutes, report=view, should_stop=stopped,
@@ -137,7 +137,7 @@ def command(
             report=_Reporter(view), should_stop=stopped,
         )  # fmt: skip
     network, done = vision.load_average(last)
-    if done >= recipe.steps and recipe.areas.length and not stopped():
+    if done >= recipe.steps and recipe.areas.steps and not stopped():
         teach_areas(network)
     if target is not None:
         vision_export.export(last, target, model_id, longer_side=size)

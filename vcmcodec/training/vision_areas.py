@@ -2,8 +2,7 @@
 
 The head reads the pyramid, which stands still, and its stages have the places and widths of the
 segmentation teacher's: each is taught by itself, at first on the teacher's stage before it
-("forced"), then on its own.  At last it learns together with the light head, whose answer counts as
-much as its own.  What a batch needs is made once and kept, and shown several times.
+("forced"), then on its own.  What a batch needs is made once and kept, and shown several times.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from vcmcodec.training.loop import (
     descend,
     follow,
     mean_of_rows,
+    warm_stable_decay,
     write_checkpoint,
 )
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
@@ -32,9 +32,9 @@ from vcmcodec.training.vision_losses import mask_loss, taught_mask_loss
 from vcmcodec.training.vision_recipe import AreasRecipe, VisionRecipe
 from vcmcodec.training.vision_stages import Replayed
 from vcmcodec.training.vision_teacher import softened, stage_loss
-from vcmcodec.vision.heads import DeepSegmentationHead, SegmentationHead
+from vcmcodec.vision.heads import DeepSegmentationHead
 from vcmcodec.vision.layers import channels_last
-from vcmcodec.vision.network import VisionNetwork, VisionOutput, mean_answer
+from vcmcodec.vision.network import VisionNetwork, VisionOutput
 
 CHECKPOINT = "areas.pt"  # beside the whole network's
 LEVELS = ("p3", "p4", "p5")
@@ -82,16 +82,8 @@ def area_lessons(
     return Replayed(make, kept)
 
 
-class Heads(nn.Module):
-    """The deep head, and the light one that answers with it."""
-
-    def __init__(self, deep: DeepSegmentationHead, light: SegmentationHead) -> None:
-        super().__init__()
-        self.deep, self.light = deep, light
-
-
 class AreaTrainer:
-    """Both heads, their average, the optimiser and the place in the run."""
+    """The head, its average, the optimiser and the place in the run."""
 
     def __init__(self, network: VisionNetwork, recipe: VisionRecipe) -> None:
         """Take a network whose other parts are done, and begin with an untaught head."""
@@ -99,11 +91,9 @@ class AreaTrainer:
         self.recipe, self.areas, self.step = recipe, recipe.areas, 0
         config = replace(network.config, areas=recipe.areas.width)
         self.network = channels_last(network.requires_grad_(False).eval())
-        deep = channels_last(DeepSegmentationHead(config).to(network.mean.device))
-        self.heads = Heads(deep, deepcopy(network.segmentation).requires_grad_(True).eval())
-        self.average = deepcopy(self.heads).eval().requires_grad_(False)
-        groups = parameter_groups(deep, recipe.weight_decay)
-        groups += parameter_groups(self.heads.light, recipe.weight_decay)
+        self.head = channels_last(DeepSegmentationHead(config).to(network.mean.device))
+        self.average = deepcopy(self.head).eval().requires_grad_(False)
+        groups = parameter_groups(self.head, recipe.weight_decay)
         self.optimiser = MuonAdamW(groups, self.areas.rate)
 
     def losses(self, lesson: AreaLesson) -> dict[str, Tensor]:
@@ -119,9 +109,7 @@ class AreaTrainer:
             )
 
         with torch.autocast(lesson.areas.device.type, torch.bfloat16):
-            stages, logits = self.heads.deep.in_parts(lesson.levels, passed)
-            if self.step >= areas.steps:
-                logits = mean_answer(self.heads.light(*lesson.levels), logits)
+            stages, logits = self.head.in_parts(lesson.levels, passed)
         output = VisionOutput(segmentation=logits)
         wanted = lesson.areas.float()
         return {
@@ -135,31 +123,32 @@ class AreaTrainer:
     @torch.no_grad()
     def start_at_means(self, lesson: AreaLesson) -> None:
         """Let the stages that end in a linear layer begin at the mean of what they learn."""
-        deep = self.heads.deep
-        for name, part in (("mixed", deep.mix), ("deep", deep.deepen)):
+        for name, part in (("mixed", self.head.mix), ("deep", self.head.deepen)):
             bias = part[-1].bias
             assert isinstance(bias, Tensor)
             bias.copy_(lesson.stages[name].float().mean((0, 2, 3)))
-        self.average.load_state_dict(self.heads.state_dict())
+        self.average.load_state_dict(self.head.state_dict())
 
     def train_step(self, lesson: AreaLesson) -> dict[str, float]:
         """One step of the optimiser; returns the losses."""
         if self.step == 0:
             self.start_at_means(lesson)
+        areas = self.areas
+        share = warm_stable_decay(self.step, areas.steps, areas.warmup, areas.decay)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.areas.rate_at(self.step)
-        self.heads.deep.train()
+            group["lr"] = areas.rate * share
+        self.head.train()
         parts = self.losses(lesson)
         total = torch.stack(list(parts.values())).sum()
-        descend(self.optimiser, total, list(self.heads.parameters()), self.recipe.clip, self.step)
+        descend(self.optimiser, total, list(self.head.parameters()), self.recipe.clip, self.step)
         self.step += 1
-        follow(self.average, self.heads, self.step, self.areas.ema)
+        follow(self.average, self.head, self.step, areas.ema)
         return {name: float(value.detach()) for name, value in parts.items()}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; the file appears whole or not at all."""
         state = {
-            "heads": self.heads.state_dict(),
+            "head": self.head.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
@@ -176,7 +165,7 @@ class AreaTrainer:
         state = _read(path, self.network.mean.device)
         if state["recipe"]["width"] != self.areas.width:
             raise RequestError(f"{path} is a checkpoint of a head of another width")
-        self.heads.load_state_dict(state["heads"])
+        self.head.load_state_dict(state["head"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
@@ -223,7 +212,7 @@ def train_areas(
     folder.mkdir(parents=True, exist_ok=True)
     log = Log(folder, lambda line: None)
     try:
-        while trainer.step < areas.length:
+        while trainer.step < areas.steps:
             number = areas.number(trainer.step, recipe.seed)
             rows.append(trainer.train_step(lessons[number]))
             if trainer.step % REPORT_EVERY == 0:
@@ -241,31 +230,25 @@ def train_areas(
     return path
 
 
-def with_heads(network: VisionNetwork, path: Path) -> tuple[VisionNetwork, int]:
-    """A network with the averaged heads of a checkpoint, and the steps that these have learned.
+def with_head(network: VisionNetwork, path: Path) -> tuple[VisionNetwork, int]:
+    """A network with the averaged head of a checkpoint, and the steps that the head has learned.
 
     Folded where the network is.
     """
     state = _read(path, network.mean.device)
     whole = VisionNetwork(replace(network.config, areas=state["recipe"]["width"]))
     assert whole.areas is not None
-    learned = state["average"]
-    whole.areas.load_state_dict(_below(learned, "deep."))
+    whole.areas.load_state_dict(state["average"])
     if not any(isinstance(part, nn.BatchNorm2d) for part in network.modules()):
         whole.fold()
-    heads = {f"areas.{name}": value for name, value in whole.areas.state_dict().items()}
-    heads |= {f"segmentation.{k}": value for k, value in _below(learned, "light.").items()}
+    head = {f"areas.{name}": value for name, value in whole.areas.state_dict().items()}
     others = {k: v for k, v in network.state_dict().items() if not k.startswith("areas.")}
-    whole.load_state_dict(others | heads)
+    whole.load_state_dict(others | head)
     return whole.to(network.mean.device).eval(), int(state["step"])
-
-
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
     return dict(torch.load(path, map_location=device, weights_only=True))
 
 
-__all__ = ["AreaLesson", "AreaTrainer", "AreasRecipe", "area_lessons", "train_areas", "with_heads"]
+__all__ = ["AreaLesson", "AreaTrainer", "AreasRecipe", "area_lessons", "train_areas", "with_head"]

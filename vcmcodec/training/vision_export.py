@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vcmcodec.training.export import enter
 from vcmcodec.training.vision import load_average
-from vcmcodec.training.vision_areas import CHECKPOINT, with_heads
+from vcmcodec.training.vision_areas import CHECKPOINT, with_head
 from vcmcodec.vision.backend import PROFILE
 from vcmcodec.vision.labels import VOC
 from vcmcodec.vision.network import TASKS, VisionNetwork
@@ -29,7 +29,7 @@ def export(checkpoint: Path, folder: Path, model_id: str, *, longer_side: int) -
     network, step = load_average(checkpoint)
     facts = {"steps": step}
     if (areas := checkpoint.with_name(CHECKPOINT)).exists():
-        network, facts["steps_areas"] = with_heads(network, areas)
+        network, facts["steps_areas"] = with_head(network, areas)
     return _write(network, folder, model_id, longer_side, facts)
 
 
@@ -46,7 +46,7 @@ def export_head(start: VisionModel, areas: Path, folder: Path, model_id: str) ->
     Returns:
         Path of the weight file.
     """
-    network, steps = with_heads(start.network, areas)
+    network, steps = with_head(start.network, areas)
     facts = {**start.facts, "steps_areas": steps}
     return _write(network, folder, model_id, start.longer_side, facts, start.fingerprint)
 

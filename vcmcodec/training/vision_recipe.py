@@ -33,8 +33,6 @@ class AreasRecipe(DeepRecipe):
         width: `VisionConfig.areas`.
         rate, warmup, decay, ema: as of `VisionRecipe`, whose `segmentation`, `soft`, `mosaic`,
             `weight_decay` and `clip` hold here, too.
-        joint, joint_rate: further steps, in which the light head learns with it, by what both say
-            together; their step size, which falls to nothing.
         forced: as of `VisionRecipe`, for the head's own stages.
         through: share of a stage's gradient that goes on to the stage before.
         teach: weight of a stage's distance to the teacher's.
@@ -49,8 +47,6 @@ class AreasRecipe(DeepRecipe):
     warmup: int = 40
     decay: float = 0.5
     ema: float = 0.995
-    joint: int = 0
-    joint_rate: float = 4e-4
     forced: tuple[int, int] = (1200, 2400)
     through: float = 0.3
     teach: float = 2.0
@@ -59,17 +55,6 @@ class AreasRecipe(DeepRecipe):
     def forced_at(self, step: int) -> float:
         """Share of the views whose stages see the teacher's stage before them."""
         return falling(self.forced, step)
-
-    @property
-    def length(self) -> int:
-        """All steps."""
-        return self.steps + self.joint
-
-    def rate_at(self, step: int) -> float:
-        """Step size at a step."""
-        if step < self.steps:
-            return self.rate * warm_stable_decay(step, self.steps, self.warmup, self.decay)
-        return self.joint_rate * warm_stable_decay(step - self.steps, self.joint, self.warmup, 1.0)
 
 
 @dataclass(frozen=True)
@@ -148,7 +133,7 @@ SHORT = VisionRecipe(
     decay=0.25,
     still=4500,
     deep=DeepRecipe(steps=2400),
-    areas=AreasRecipe(steps=4200, joint=1200),
+    areas=AreasRecipe(steps=4200),
     pace=0.2,
 )
 # An accelerator: hundreds of views of each picture, so strong augmentation and true sizes.
@@ -162,13 +147,7 @@ LONG = VisionRecipe(
     mosaic=0.4,
     zoom=(0.6, 2.2),
     areas=AreasRecipe(
-        steps=12000,
-        size=48,
-        replays=0,
-        forced=(3000, 6000),
-        warmup=200,
-        zoom=(0.6, 2.2),
-        joint=3000,
+        steps=12000, size=48, replays=0, forced=(3000, 6000), warmup=200, zoom=(0.6, 2.2)
     ),
 )
 RECIPES = {"short": SHORT, "long": LONG}
@@ -188,20 +167,12 @@ def with_steps(recipe: VisionRecipe, steps: int) -> VisionRecipe:
         forced=_scaled(recipe.forced, ratio),
         still=round(recipe.still * ratio),
         deep=replace(recipe.deep, steps=round(recipe.deep.steps * ratio)),
-        areas=_areas_scaled(recipe.areas, ratio),
+        areas=replace(
+            recipe.areas,
+            steps=round(recipe.areas.steps * ratio),
+            forced=_scaled(recipe.areas.forced, ratio),
+        ),
     )
-
-
-def with_area_steps(recipe: VisionRecipe, steps: int) -> VisionRecipe:
-    """The recipe for as many steps of the segmentation heads; what comes before stays."""
-    return replace(recipe, areas=_areas_scaled(recipe.areas, steps / recipe.areas.length))
-
-
-def _areas_scaled(areas: AreasRecipe, ratio: float) -> AreasRecipe:
-    length = round(areas.length * ratio)
-    joint = round(areas.joint * ratio)
-    forced = _scaled(areas.forced, ratio)
-    return replace(areas, steps=length - joint, joint=joint, forced=forced)
 
 
 def _scaled(between: tuple[int, int], ratio: float) -> tuple[int, int]:
@@ -216,6 +187,5 @@ def with_batches(recipe: VisionRecipe, scale: float) -> VisionRecipe:
         recipe.areas,
         size=max(1, round(recipe.areas.size * scale)),
         rate=recipe.areas.rate * math.sqrt(scale),
-        joint_rate=recipe.areas.joint_rate * math.sqrt(scale),
     )
     return replace(recipe, phases=phases, rate=recipe.rate * math.sqrt(scale), areas=areas)

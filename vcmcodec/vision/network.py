@@ -109,11 +109,6 @@ class Pyramid(nn.Module):
         return p3, p4, p5
 
 
-def mean_answer(light: Tensor, deep: Tensor) -> Tensor:
-    """The mean of the log-probabilities of two heads, from their logits (N, classes + 1, h, w)."""
-    return 0.5 * (light.float().log_softmax(1) + deep.float().log_softmax(1))
-
-
 def soften_stages(network: nn.Module) -> None:
     """Let the features of an untaught network be about as large as those they learn from."""
     for part in network.modules():
@@ -226,7 +221,7 @@ class VisionNetwork(nn.Module):
         light = self.segmentation(*levels)
         if self.areas is None:
             return light
-        return mean_answer(light, self.areas(*levels))
+        return 0.5 * (light.float().log_softmax(1) + self.areas(*levels).float().log_softmax(1))
 
     def features(self, rgb: Tensor) -> dict[str, Tensor]:
         """All named tensors of one run, for distillation and feature losses."""
