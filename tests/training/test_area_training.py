@@ -12,7 +12,13 @@ from torch import Tensor
 from vcmcodec.errors import RequestError
 from vcmcodec.training.vision_areas import AreaTrainer, area_lessons, with_head
 from vcmcodec.training.vision_batches import Batch
-from vcmcodec.training.vision_recipe import AreasRecipe, VisionRecipe, with_batches, with_steps
+from vcmcodec.training.vision_recipe import (
+    AreasRecipe,
+    VisionRecipe,
+    with_area_steps,
+    with_batches,
+    with_steps,
+)
 from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.heads import DeepSegmentationHead
 from vcmcodec.vision.network import VisionNetwork
@@ -143,5 +149,6 @@ def test_shorter_runs_and_larger_batches_scale_the_head_too() -> None:
     recipe = replace(RECIPE, steps=10, areas=replace(AREAS, steps=100, size=8, forced=(20, 40)))
     shorter = with_steps(recipe, 5).areas
     assert (shorter.steps, shorter.forced) == (50, (10, 20))
+    assert with_area_steps(recipe, 50) == replace(recipe, areas=shorter)
     larger = with_batches(recipe, 4).areas
     assert (larger.size, larger.rate) == (32, 2 * AREAS.rate)

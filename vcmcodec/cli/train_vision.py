@@ -96,7 +96,7 @@ def command(
     training_options.prepare(threads, target, model_id, "vision")
     recipe = dataclasses.replace(vision_recipe.RECIPES[name], seed=seed)
     if steps is not None and start is not None:
-        recipe = dataclasses.replace(recipe, areas=dataclasses.replace(recipe.areas, steps=steps))
+        recipe = vision_recipe.with_area_steps(recipe, steps)
     elif steps is not None:
         recipe = vision_recipe.with_steps(recipe, steps)
     if batch_scale != 1.0:

@@ -72,8 +72,8 @@ class TasksRecipe:
 
     Attributes:
         steps, batch, side: length; views a step; pixels of a view's side.
-        top_quality: highest quality of the base layer that is taught; half of the views are below
-            a third of it, where most machines' files are.
+        top_quality: highest quality of the base layer that is taught.
+        low: share of the views that are below a third of it, beside those that are by chance.
         previews: share of the steps in which the preview front learns; the transform does in the
             others.
         near: share of the steps, the first ones, in which the transform learns the split tensor and
@@ -92,6 +92,7 @@ class TasksRecipe:
     batch: int = 8
     side: int = 256
     top_quality: float = 80.0
+    low: float = 0.5
     previews: float = 0.3
     near: float = 0.7
     near_rate: float = 2e-3
@@ -236,7 +237,8 @@ class TasksTrainer:
         return self.recipe.top_quality * RATE_LEVEL_MAX / 100
 
     def _rate_level(self, random: np.random.Generator) -> int:
-        return int(self._top * random.random() * (1.0 if random.random() < 0.5 else 1 / 3))
+        level = self._top * random.random()
+        return int(level / 3 if random.random() < self.recipe.low else level)
 
     @torch.no_grad()
     def _lesson(self, number: int) -> Lesson:

@@ -167,12 +167,17 @@ def with_steps(recipe: VisionRecipe, steps: int) -> VisionRecipe:
         forced=_scaled(recipe.forced, ratio),
         still=round(recipe.still * ratio),
         deep=replace(recipe.deep, steps=round(recipe.deep.steps * ratio)),
-        areas=replace(
-            recipe.areas,
-            steps=round(recipe.areas.steps * ratio),
-            forced=_scaled(recipe.areas.forced, ratio),
-        ),
+        areas=_areas_scaled(recipe.areas, ratio),
     )
+
+
+def with_area_steps(recipe: VisionRecipe, steps: int) -> VisionRecipe:
+    """The recipe for as many steps of the deep segmentation head; what comes before stays."""
+    return replace(recipe, areas=_areas_scaled(recipe.areas, steps / recipe.areas.steps))
+
+
+def _areas_scaled(areas: AreasRecipe, ratio: float) -> AreasRecipe:
+    return replace(areas, steps=round(areas.steps * ratio), forced=_scaled(areas.forced, ratio))
 
 
 def _scaled(between: tuple[int, int], ratio: float) -> tuple[int, int]:
