@@ -141,11 +141,13 @@ def test_both_ways_of_seeing_are_timed_in_one_run() -> None:
     result = analyze_speed.run(NamedPicture("astronaut", astronaut()), threads=1, repeats=2)
     rows = {row.way: row for row in result.rows}
     assert list(rows) == [
-        "base layer", "JPEG", "JPEG, not reduced", "decoding the base latent alone",
-        "decoding the JPEG alone",
+        "file for machines alone", "base layer of a file for people", "JPEG",
+        "decoding the base latent alone", "decoding the JPEG alone",
     ]  # fmt: skip
-    ours, jpeg = rows["base layer"], rows["JPEG"]
+    ours, jpeg = rows["file for machines alone"], rows["JPEG"]
     assert result.ratio == pytest.approx(ours.timing.median_ms / jpeg.timing.median_ms)
+    peoples = rows["base layer of a file for people"].timing.median_ms
+    assert result.ratio_peoples == pytest.approx(peoples / jpeg.timing.median_ms)
     assert ours.kmacs is not None
     assert jpeg.kmacs is not None
     assert ours.timing.median_ms > rows["decoding the base latent alone"].timing.median_ms
