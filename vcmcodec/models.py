@@ -63,7 +63,9 @@ class TasksModel:
         if coded == true and max(true) <= longer:
             return False
         wanted = InputGeometry.fit(true[0], true[1], longer)
-        return coded != (wanted.scaled_height, wanted.scaled_width)
+        # one pixel more or less is how the two are rounded
+        away = coded[0] - wanted.scaled_height, coded[1] - wanted.scaled_width
+        return max(map(abs, away)) > 1
 
     def seeing_previews(self, quality: float) -> VisionModel:
         """The network for previews of base layers of a quality, 0..100.

@@ -203,12 +203,19 @@ def test_a_large_picture_is_seen_through_its_preview() -> None:
     assert same(machine.analyze(smaller), seen)
 
 
-@pytest.mark.parametrize("size", [(240, 320), (321, 239)], ids=str)
+@pytest.mark.parametrize(
+    ("size", "side"), [((240, 320), 192), ((321, 239), 192), ((228, 384), 208)], ids=str
+)
 def test_a_picture_reduced_to_what_the_network_looks_at_is_seen_without_a_pixel(
-    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    size: tuple[int, int], side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its objects and areas lie in the true picture, and only its latent is read."""
-    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(install(tmp_path, longer_side=192, coded_side=192)))
+    """Its objects and areas lie in the true picture, and only its latent is read.
+
+    Encoder and network may round a size differently: the last one is such a size.
+    """
+    monkeypatch.setenv(
+        "VCMCODEC_WEIGHTS", str(install(tmp_path, longer_side=side, coded_side=side))
+    )
     reduced = encode(photograph("coffee", *size, 60, 150), tasks=["detection"], base_quality=90)
 
     def forbidden(*arguments: object, **options: object) -> None:
@@ -216,7 +223,7 @@ def test_a_picture_reduced_to_what_the_network_looks_at_is_seen_without_a_pixel(
 
     monkeypatch.setattr(Synthesis, "forward", forbidden)
     with machine.Reader(reduced) as reader:
-        assert max(reader.header.coded_size) == 192
+        assert max(reader.header.coded_size) == side
         found = machine.analyze_reader(reader, score=0.0)
         model = models.load_tasks(reader.header.fingerprint)
         assert same(found, machine.see(reader.latent(), reader.header, model, score=0.0))
