@@ -101,7 +101,7 @@ def command(
 
     Picture codec and vision network stay as they are; the model works with these two alone.
     """
-    from vcmcodec.training import photographs, tasks
+    from vcmcodec.training import photographs, tasks, tasks_pair
 
     training_options.prepare(threads, target, model, "tasks")
     chosen, reduced = _read_qualities(qualities), _read_qualities(reduced_quality)
@@ -111,7 +111,7 @@ def command(
         steps=recipe.steps if steps is None else steps,
         previews=recipe.previews if previews is None else previews,
     )
-    pair = tasks.Installed.find(scene, vision)
+    pair = tasks_pair.Installed.find(scene, vision)
     views = photographs.Views(data, objects, recipe.side)
     trainer = pair.trainer(recipe, views, start=start)
     with training_view(recipe.steps, quiet) as view:
