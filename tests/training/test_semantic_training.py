@@ -20,7 +20,7 @@ import task_models
 from photographs import NAMES, astronaut, photograph
 from vcmcodec import models
 from vcmcodec.errors import RequestError
-from vcmcodec.feature_codec import EncodeOptions, encode_picture
+from vcmcodec.feature_codec import EncodeOptions, decode_features, encode_picture
 from vcmcodec.machine import analyze
 from vcmcodec.nn.interactions import PLAIN
 from vcmcodec.nn.semantic_codec import SemanticCodec
@@ -28,11 +28,13 @@ from vcmcodec.profiles import semantic as profile
 from vcmcodec.training import (
     export,
     semantic_adaptor,
+    semantic_export,
     semantic_features,
     semantic_probe,
     semantic_run,
 )
 from vcmcodec.training.coder import Learned
+from vcmcodec.training.photographs import Views
 from vcmcodec.training.semantic import (
     AdaptorRecipe,
     CodecRecipe,
@@ -49,7 +51,7 @@ FEATURES = FeaturesRecipe(
     crop=64, batch=4, steps=10, warm_up=2, queue=16, points=3, refresh=4, filter_from=0.3
 )
 CODEC = CodecRecipe(crop=64, batch=2, steps=12, warm_up=3)
-ADAPTOR = AdaptorRecipe(side=64, batch=2, steps=8, warm_up=2, behind_from=0.5)
+ADAPTOR = AdaptorRecipe(side=64, batch=2, steps=8, warm_up=2, near=0.5)
 opened: list[str] | None = None
 
 
@@ -236,7 +238,7 @@ def adapted(
     with weights_from(weights):
         learn_adaptor(pictures, stages[0])
     data = [pictures / "photos.tar"]
-    blob, mark, encoder = semantic_adaptor.export_model(
+    blob, mark, encoder = semantic_export.export_model(
         stages[0], data, crops=10, crop=96, show=lambda line: None
     )
     export.enter(weights, "tiny", "semantic", blob, mark, network=encoder, licence="none")
@@ -244,18 +246,20 @@ def adapted(
 
 
 def test_the_adaptor_learns_and_nothing_else_does(
-    stages: tuple[Path, list[str]], pictures: Path, adapted: tuple[Path, str], tmp_path: Path
-) -> None:
+    stages: tuple[Path, list[str]], pictures: Path, adapted: tuple[Path, str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     hand_over(stages[0], tmp_path, "features", "codec")
-    lines: list[dict[str, float]] = []
+    left = semantic_run.read_codec(tmp_path)
+    monkeypatch.setattr(semantic_run, "read_codec", lambda folder: left)
     with weights_from(adapted[0]):
         network, _ = semantic_adaptor.reference(None, "cpu")
-        trainer = semantic_adaptor.AdaptorTrainer(
-            tmp_path, [pictures / "photos.tar"], (), dataclasses.replace(ADAPTOR, steps=40),
-            network, seed=1,
-        )  # fmt: skip
-    frozen = trainer.learned, trainer.encoder, network
+    frozen = *left, network
     before = [{k: v.clone() for k, v in part.state_dict().items()} for part in frozen]
+    front = semantic_adaptor.front_of_run(tmp_path, torch.device("cpu"))
+    recipe = dataclasses.replace(ADAPTOR, steps=40)
+    views = Views([pictures / "photos.tar"], (), recipe.side)
+    trainer = semantic_adaptor.AdaptorTrainer(front, views, recipe, network, seed=1)
     lines = [trainer.train_step() for _ in range(40)]
     assert np.mean([line["c3"] for line in lines[-5:]]) < 0.9 * lines[0]["c3"]
     assert "distance" not in lines[0]
@@ -271,8 +275,8 @@ def test_the_adaptor_resumes_to_the_step(
     with weights_from(adapted[0]):
         learn_adaptor(pictures, tmp_path, until=3)
         parts = learn_adaptor(pictures, tmp_path).state_dict()
-    whole = semantic_adaptor.read_adaptor(stages[0])[0].state_dict()
-    folded = semantic_adaptor.read_adaptor(tmp_path)[0].state_dict()
+    whole = semantic_export.read_adaptor(stages[0])[0].state_dict()
+    folded = semantic_export.read_adaptor(tmp_path)[0].state_dict()
     assert all(torch.equal(value, folded[name]) for name, value in whole.items())
     assert parts
 
@@ -360,3 +364,44 @@ def test_a_feature_that_must_tell_the_picture_does(pictures: Path, tmp_path: Pat
         )  # fmt: skip
         lost[weight] = rows[-1]["lost"]
     assert lost[10.0] < 0.9 * lost[0.0]
+
+
+def test_an_adaptor_taught_behind_an_installed_model_keeps_its_files(
+    adapted: tuple[Path, str], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, mark = adapted
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(weights))
+    models._load.cache_clear()
+    start = models.load_model("semantic")
+    assert isinstance(start, profile.SemanticModel)
+    before = {name: value.clone() for name, value in start.adaptor.state_dict().items()}
+    data = [pictures / "photos.tar"]
+    taught = semantic_adaptor.train(data, tmp_path, ADAPTOR, no_news, start=start)
+    assert all(torch.equal(before[n], value) for n, value in start.adaptor.state_dict().items())
+    assert any(not torch.equal(before[n], value) for n, value in taught.state_dict().items())
+    blob, same, _ = semantic_export.export_adaptor(start, tmp_path)
+    assert same == mark
+    (tmp_path / "new.safetensors").write_bytes(blob)
+    new = models._load(tmp_path / "new.safetensors", "cpu", "semantic")
+    assert new.fingerprint == start.fingerprint
+    assert isinstance(new, profile.SemanticModel)
+    written = {name: value.half() for name, value in taught.state_dict().items() if value.dim() > 1}
+    assert all(torch.equal(v, new.adaptor.state_dict()[n].half()) for n, v in written.items())
+    models._load.cache_clear()
+
+
+def test_what_is_taught_behind_an_installed_model_is_what_files_decode_to(
+    adapted: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VCMCODEC_WEIGHTS", str(adapted[0]))
+    models._load.cache_clear()
+    model = models.load_model("semantic")
+    assert isinstance(model, profile.SemanticModel)
+    picture = astronaut(96, 128)
+    front = semantic_adaptor.front_of_model(model)
+    rgb = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
+    found = front.decoded(rgb, 7000)
+    made = encode_picture(picture, EncodeOptions(profile="semantic", quality=70))
+    decoded = decode_features(made.data).tensors["c3"]
+    torch.testing.assert_close(found, decoded, atol=1e-3, rtol=1e-3)
+    models._load.cache_clear()

@@ -14,6 +14,8 @@ from vcmcodec.cli.training_view import training_view
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vcmcodec.profiles.semantic import SemanticModel
+
 STAGES = ("features", "codec", "adaptor")
 
 
@@ -37,6 +39,12 @@ STAGES = ("features", "codec", "adaptor")
     help="For adaptor: the same, of objects, which are enlarged.",
 )
 @training_options.run_folder("Where all stages live.  A stage that is there goes on.")
+@click.option(
+    "--start",
+    metavar="MODEL",
+    help="For adaptor: teach behind an installed model, whose features, codec and files stay, and"
+    " begin with its adaptor where that leads to the same kind of network.",
+)
 @click.option("--vision", metavar="ID",
               help="For adaptor: the vision network.  [default: the installed one]")  # fmt: skip
 @training_options.evaluate(
@@ -71,9 +79,10 @@ STAGES = ("features", "codec", "adaptor")
 @training_options.quiet
 def command(
     stage: str, data: tuple[Path, ...], objects: tuple[Path, ...], folder: Path, *,
-    vision: str | None, evaluate: tuple[Path, ...], steps: int | None, batch: int | None,
-    until: int | None, filtered: bool, price: float | None, retained: float | None, guided: bool,
-    interactions: str, checkerboard: bool, threads: int, device: str, seed: int,
+    start: str | None, vision: str | None, evaluate: tuple[Path, ...],
+    steps: int | None, batch: int | None, until: int | None, filtered: bool,
+    price: float | None, retained: float | None, guided: bool, interactions: str,
+    checkerboard: bool, threads: int, device: str, seed: int,
     target: Path | None, model: str, quiet: bool,
 ) -> int:  # fmt: skip
     r"""Teach a feature without labels, a codec for it, and what joins it to a vision network.
@@ -83,6 +92,8 @@ def command(
       vcm train semantic --stage codec    --data photos/ --run runs/semantic
       vcm train semantic --stage adaptor  --data photos/ --run runs/semantic \
                          --objects voc/ --export weights/
+      vcm train semantic --stage adaptor  --data photos/ --run runs/adaptor \
+                         --objects voc/ --start semantic-1 --export weights/
       vcm train probe runs/semantic --labels train.json --evaluate val.json
 
     Each stage goes on from what the one before left in the folder.  The same command goes on where
@@ -91,7 +102,7 @@ def command(
     from vcmcodec.training import semantic_adaptor, semantic_features, semantic_run
     from vcmcodec.training.semantic import AdaptorRecipe, CodecRecipe, FeaturesRecipe
 
-    _check(stage, data, objects, target)
+    _check(stage, data, objects, target, start)
     training_options.prepare(threads, target, model, "semantic")
     common: dict[str, Any] = {"seed": seed, "until": until, "device": device}
     if stage == "features":
@@ -107,21 +118,25 @@ def command(
             semantic_run.train(data, folder, codec, view, evaluation=evaluate, **common)
     else:
         adaptor = _with(AdaptorRecipe(), steps, batch)
+        installed = None if start is None else semantic_adaptor.installed(start, device)
         with training_view(adaptor.steps, quiet) as view:
             semantic_adaptor.train(
-                data, folder, adaptor, view, objects=objects, vision=vision, **common
-            )
+                data, folder, adaptor, view,
+                objects=objects, vision=vision, start=installed, **common,
+            )  # fmt: skip
         if target is not None:
-            _export(folder, data, target, model, (lambda line: None) if quiet else show.say)
+            say = (lambda line: None) if quiet else show.say
+            _export(folder, data, target, model, installed, say)
     return 0
 
 
 def _check(
-    stage: str, data: tuple[Path, ...], objects: tuple[Path, ...], target: Path | None
-) -> None:
+    stage: str, data: tuple[Path, ...], objects: tuple[Path, ...], target: Path | None,
+    start: str | None,
+) -> None:  # fmt: skip
     """Refuse options that do not go with a stage."""
-    if stage != "adaptor" and (objects or target is not None):
-        raise click.UsageError("--objects and --export go with --stage adaptor alone")
+    if stage != "adaptor" and (objects or target is not None or start is not None):
+        raise click.UsageError("--objects, --start and --export go with --stage adaptor alone")
     if not data:
         raise click.UsageError("pictures are missing: give --data")
 
@@ -133,14 +148,18 @@ def _with(recipe: Any, steps: int | None, batch: int | None) -> Any:
 
 
 def _export(
-    folder: Path, data: tuple[Path, ...], target: Path, model: str, say: Callable[[str], None]
-) -> None:
+    folder: Path, data: tuple[Path, ...], target: Path, model: str,
+    start: SemanticModel | None, say: Callable[[str], None],
+) -> None:  # fmt: skip
     from vcmcodec import catalogue
     from vcmcodec.profiles import semantic
     from vcmcodec.training import export as exporting
-    from vcmcodec.training import semantic_adaptor
+    from vcmcodec.training import semantic_export
 
-    blob, mark, encoder = semantic_adaptor.export_model(folder, data, show=say)
+    if start is None:
+        blob, mark, encoder = semantic_export.export_model(folder, data, show=say)
+    else:
+        blob, mark, encoder = semantic_export.export_adaptor(start, folder)
     exporting.enter(
         target, model, "semantic", blob, mark,
         splits=[semantic.SPLIT],

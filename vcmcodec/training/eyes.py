@@ -11,7 +11,14 @@ from torch import Tensor
 from vcmcodec.nn.feature_transform import FeatureTransform, level_features
 from vcmcodec.nn.gain import Level
 from vcmcodec.vision.network import VisionNetwork, VisionOutput
-from vcmcodec.vision.sight import DEPTHS, Output, Seen, Sight, channel_weights
+from vcmcodec.vision.sight import (
+    DEPTHS,
+    Output,
+    Seen,
+    Sight,
+    channel_weights,
+    depth_distances,
+)
 
 
 class Watcher(Protocol[Output]):
@@ -47,6 +54,18 @@ class Eyes(Sight):
     def decoded(self, c2: Tensor, c3: Tensor) -> Seen[VisionOutput]:
         """Go on from a rebuilt c3, beside which stands a rebuilt c2; gradients reach both."""
         return self.going_on({"c2": c2, "c3": c3})
+
+    def near(self, c3: Tensor, clean: Seen[VisionOutput]) -> tuple[Tensor, dict[str, float]]:
+        """How far a rebuilt c3 is, and the stage behind it; where learning begins.
+
+        What lies further behind tells a c3 that is far away little (decisions/0007).
+        """
+        with torch.autocast(c3.device.type, torch.bfloat16):
+            seen = {"c3": c3, "c4": self.network.c4(c3)}
+        weights = {name: self.weights[name] for name in seen}
+        parts = depth_distances(seen, clean.features, weights)
+        told = {name: float(away.detach()) for name, away in parts.items()}
+        return torch.stack(list(parts.values())).sum(), told
 
 
 def split_tensor(

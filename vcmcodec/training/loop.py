@@ -53,6 +53,19 @@ def warm_stable_decay(step: int, steps: int, warm_up: int, decay: float) -> floa
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def in_two_parts(
+    step: int, steps: int, first: int, rates: tuple[float, float], warm_up: int, decay: float
+) -> float:
+    """Learning rate of a run whose first `first` steps have one rate and the others another.
+
+    Each part grows, stays and falls as `warm_stable_decay` does, the first to next to nothing
+    before the second begins.
+    """
+    if step < first:
+        return rates[0] * warm_stable_decay(step, first, warm_up, decay)
+    return rates[1] * warm_stable_decay(step - first, steps - first, warm_up, decay)
+
+
 def descend(
     optimiser: torch.optim.Optimizer, loss: Tensor, parameters: Iterable[Tensor], clip: float,
     step: int,

@@ -1,9 +1,13 @@
-"""`vcm train semantic --stage adaptor`: from the feature to a network; the export.
+"""`vcm train semantic --stage adaptor`: from the feature to a network.
 
 Encoder, filter and codec are frozen, and so is the vision network.  The adaptor sees the feature as
 it comes out of the codec at random rate levels, and learns to make of it what that network has at
-its own c3: first to be near it, then so that everything behind sees the same (`eyes`).  It reads no
-label itself, but the network that it learns from did; nothing of it reaches the first two stages.
+its own c3: at first that and the stage behind it alone, in large steps, then in small ones so that
+everything behind sees the same (`eyes`).  It reads no label itself, but the network that it learns
+from did; nothing of it reaches the first two stages.
+
+The two stages before lie in the run's folder, or in an installed model, whose files then go on
+working: nothing that decides a symbol changes.
 """
 
 from __future__ import annotations
@@ -12,41 +16,41 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from vcmcodec.bitstream.constants import Kind
 from vcmcodec.errors import RequestError
+from vcmcodec.models import load_model
 from vcmcodec.nn.gain import RATE_LEVEL_MAX
-from vcmcodec.nn.model_tensors import Model
-from vcmcodec.nn.semantic_codec import FEATURE
+from vcmcodec.nn.pyramid_codec import LATENT_STRIDE
+from vcmcodec.nn.semantic_codec import FEATURE, geometry_of
+from vcmcodec.profiles import base_layer
 from vcmcodec.profiles import semantic as profile
-from vcmcodec.training import export, semantic_run
+from vcmcodec.profiles.semantic import SemanticModel
+from vcmcodec.training import semantic_run
 from vcmcodec.training.eyes import Eyes
-from vcmcodec.training.loop import (
-    Log,
-    descend,
-    follow,
-    mean_of_rows,
-    warm_stable_decay,
-    write_checkpoint,
-)
+from vcmcodec.training.loop import Log, descend, follow, mean_of_rows, write_checkpoint
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
-from vcmcodec.training.photographs import PhotographCrops, Views
+from vcmcodec.training.photographs import Views
 from vcmcodec.training.semantic import AdaptorRecipe, Draw, code
-from vcmcodec.training.vision_teacher import stage_loss
-from vcmcodec.vision import generic
+from vcmcodec.training.vision_stages import Replayed
 from vcmcodec.vision.backend import ReferenceBackend, open_backend
-from vcmcodec.vision.generic import Adaptor, GenericFacts
+from vcmcodec.vision.generic import Adaptor
 from vcmcodec.vision.layers import channels_last
-from vcmcodec.vision.network import VisionNetwork
+from vcmcodec.vision.network import VisionNetwork, VisionOutput
+from vcmcodec.vision.sight import Seen
 
 STAGE = "adaptor"
 REPORT_EVERY, SAVE_EVERY = 20, 200
 EYE_BATCHES = 10  # clean ones, that the spread of the network's channels is taken from
+# views (N, 3, H, W) in 0..1 and a rate level -> the feature (N, C, H / 8, W / 8) as it is decoded
+FeatureSource = Callable[[Tensor, int], Tensor]
 
 
 def reference(name: str | None, device: str) -> tuple[VisionNetwork, str]:
@@ -61,73 +65,151 @@ def reference(name: str | None, device: str) -> tuple[VisionNetwork, str]:
     return backend.model.network, backend.fingerprint
 
 
+def installed(name: str, device: str) -> SemanticModel:
+    """The installed model of that name.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    model = load_model(profile.NAME, name, device=device)
+    assert isinstance(model, SemanticModel)
+    return model
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the stages before have left.
+
+    Attributes:
+        channels: of the feature.
+        decoded: codes views.
+        adaptor: to begin with; None: an untaught one.
+    """
+
+    channels: int
+    decoded: FeatureSource
+    adaptor: Adaptor | None = None
+
+
+def front_of_run(folder: Path, device: torch.device) -> Front:
+    """Features and codec of a run; what is coded is estimated, since there are no tables yet.
+
+    Raises:
+        RequestError: a stage is missing.
+    """
+    learned, encoder = semantic_run.read_codec(folder)
+    learned, encoder = learned.to(device), encoder.to(device)
+
+    @torch.no_grad()
+    def decoded(rgb: Tensor, level: int) -> Tensor:
+        feature = semantic_run.features_of(encoder, rgb)
+        side = feature.shape[2] // 2, feature.shape[3] // 2
+        plan = Draw(level, np.zeros(side, np.int64))
+        return code(learned.codec, learned.prior, feature, plan, noisy=False)[0]
+
+    return Front(encoder.network.config.c3, decoded)
+
+
+def front_of_model(model: SemanticModel) -> Front:
+    """Features and codec of an installed model; what is coded is decoded from its bytes."""
+    codec = model.coding.codec
+
+    @torch.inference_mode()
+    def decoded(rgb: Tensor, level: int) -> Tensor:
+        labels = np.zeros((rgb.shape[2] // LATENT_STRIDE, rgb.shape[3] // LATENT_STRIDE), np.int64)
+        feature = model.encoder(rgb.contiguous(memory_format=torch.channels_last))
+        found, price = [], profile.price(codec, level)
+        for one in feature:
+            latent = profile.latent_of(codec, one[None], labels)
+            coded = base_layer.encode_base(model.coding, latent, labels, 1, level, price=price)
+            runs = {(Kind(p.kind), p.layer, p.group, p.tile): p.data for p in coded}
+            found.append(base_layer.decode_base(model.coding, labels, 1, level, runs))
+        geometry = geometry_of(labels, rgb.device)
+        rebuilt: Tensor = codec.synthesis(torch.stack(found).to(rgb.device), geometry)
+        return rebuilt
+
+    return Front(codec.shape.channels, decoded, model.adaptor)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Views that were coded.
+
+    Attributes:
+        decoded: their feature, bfloat16.
+        level: the rate level.
+        clean: what the network sees in the views, bfloat16.
+    """
+
+    decoded: Tensor
+    level: int
+    clean: Seen[VisionOutput]
+
+
 class AdaptorTrainer:
     """The adaptor, its average, the optimiser and the place in the run."""
 
     def __init__(
-        self, folder: Path, data: Sequence[Path], objects: Sequence[Path], recipe: AdaptorRecipe,
-        network: VisionNetwork, *, seed: int,
+        self, front: Front, views: Views, recipe: AdaptorRecipe, network: VisionNetwork, *,
+        seed: int,
     ) -> None:  # fmt: skip
-        """Load what the stages before have left, and begin at the mean of what is wanted.
-
-        Raises:
-            RequestError: a stage is missing.
-        """
+        """Begin with the front's adaptor, or with an untaught one at the mean of what is wanted."""
         torch.manual_seed(seed)
-        self.learned, self.encoder = semantic_run.read_codec(folder)
-        self.recipe, self.seed, self.step = recipe, seed, 0
-        self.views = Views(data, objects, recipe.side)
-        device = network.mean.device
-        self.learned, self.encoder = self.learned.to(device), self.encoder.to(device)
+        self.front, self.views, self.recipe, self.seed, self.step = front, views, recipe, seed, 0
+        self.device = network.mean.device
         random = np.random.default_rng(seed)
         crops = [self._views(random)[:4] for _ in range(EYE_BATCHES)]
         self.eyes = Eyes(network, crops)
-        config = self.encoder.network.config
-        self.adaptor = channels_last(Adaptor(config.c3, network.config.c3).to(device))
-        assert self.adaptor.leave.bias is not None
+        self.adaptor = channels_last(self._begin(crops).to(self.device).requires_grad_(True))
+        self.average = deepcopy(self.adaptor).eval().requires_grad_(False)
+        self.lessons = Replayed(self._lesson, recipe.lessons.kept)
+        groups = parameter_groups(self.adaptor, recipe.weight_decay)
+        self.optimiser = MuonAdamW(groups, recipe.near_rate)
+
+    def _begin(self, crops: Sequence[Tensor]) -> Adaptor:
+        own, outputs = self.front.adaptor, self.eyes.network.config.c3
+        if own is not None and own.shape["outputs"] == outputs:
+            return deepcopy(own)
+        adaptor = Adaptor(self.front.channels, outputs)
+        assert adaptor.leave.bias is not None
         with torch.no_grad():
             wanted = torch.cat([self.eyes.clean(crop).features["c3"].float() for crop in crops])
-            self.adaptor.leave.bias.copy_(wanted.mean((0, 2, 3)))
-        self.average = deepcopy(self.adaptor).eval().requires_grad_(False)
-        self.optimiser = MuonAdamW(parameter_groups(self.adaptor, recipe.weight_decay), recipe.rate)
+            adaptor.leave.bias.copy_(wanted.mean((0, 2, 3)))
+        return adaptor
 
     def _views(self, random: np.random.Generator) -> Tensor:
-        return self.views.batch(self.recipe.batch, random).to(self.encoder.network.mean.device)
+        return self.views.batch(self.recipe.batch, random).to(self.device)
 
     @torch.no_grad()
-    def decoded(self, rgb: Tensor, level: int) -> Tensor:
-        """The feature of pictures as it comes out of the codec."""
-        feature = semantic_run.features_of(self.encoder, rgb)
-        side = feature.shape[2] // 2, feature.shape[3] // 2
-        plan = Draw(level, np.zeros(side, np.int64))
-        found, _ = code(self.learned.codec, self.learned.prior, feature, plan, noisy=False)
-        return found.contiguous(memory_format=torch.channels_last)
+    def _lesson(self, number: int) -> Lesson:
+        """Code new views; what they are depends on the seed and the number alone."""
+        random = np.random.default_rng((self.seed, number))
+        rgb, level = self._views(random), int(RATE_LEVEL_MAX * random.random())
+        decoded = self.front.decoded(rgb, level).to(torch.bfloat16)
+        decoded = decoded.clone(memory_format=torch.channels_last)  # no tensor of inference mode
+        return Lesson(decoded, level, self.eyes.clean(rgb))
 
     def train_step(self) -> dict[str, float]:
         """One step; what it says depends on the seed and the step alone."""
         recipe = self.recipe
-        random = np.random.default_rng((self.seed, self.step))
-        rgb = self._views(random)
-        level = int(RATE_LEVEL_MAX * random.random())
-        decoded, clean = self.decoded(rgb, level), self.eyes.clean(rgb)
+        lesson = self.lessons[recipe.lessons.number(self.step, self.seed)]
+        near = self.step < recipe.near_steps
         self.adaptor.train()
-        with torch.autocast(rgb.device.type, torch.bfloat16):
-            made = self.adaptor(decoded)
-        near = stage_loss(made, clean.features[FEATURE].float())
-        news, loss = {"c3": float(near.detach())}, recipe.near * near
-        if self.step >= recipe.behind_from * recipe.steps:
-            away, _ = self.eyes.distance(self.eyes.going_on({FEATURE: made}), clean)
-            third = min(2, 3 * level // (RATE_LEVEL_MAX + 1))
-            news |= {"distance": float(away.detach()), f"distance_{third}": float(away.detach())}
-            loss = loss + away
-        self._descend(loss)
-        return news
+        with torch.autocast(self.device.type, torch.bfloat16):
+            made = self.adaptor(lesson.decoded)
+        if near:
+            away, parts = self.eyes.near(made, lesson.clean)
+        else:
+            away, parts = self.eyes.distance(self.eyes.going_on({FEATURE: made}), lesson.clean)
+        self._descend(away)
+        name, third = "near" if near else "distance", 3 * lesson.level // (RATE_LEVEL_MAX + 1)
+        far = float(away.detach())
+        return {name: far, f"{name}_{third}": far, **parts}
 
     def _descend(self, loss: Tensor) -> None:
         recipe = self.recipe
-        share = warm_stable_decay(self.step, recipe.steps, recipe.warm_up, recipe.decay)
         for group in self.optimiser.param_groups:
-            group["lr"] = recipe.rate * share
+            group["lr"] = recipe.rate_at(self.step)
         descend(self.optimiser, loss, list(self.adaptor.parameters()), recipe.clip, self.step)
         self.step += 1
         follow(self.average, self.adaptor, self.step, recipe.average)
@@ -144,7 +226,7 @@ class AdaptorTrainer:
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
-        state = torch.load(path, map_location=self.eyes.device, weights_only=True)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         self.adaptor.load_state_dict(state["adaptor"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -159,6 +241,7 @@ def train(
     *,
     objects: Sequence[Path] = (),
     vision: str | None = None,
+    start: SemanticModel | None = None,
     seed: int = 1,
     until: int | None = None,
     device: str = "cpu",
@@ -168,8 +251,9 @@ def train(
     Args:
         data, objects: folders or tar shards of photographs, and of objects, which are enlarged at
             random; no label is read.
-        folder: of all stages; features and codec must be done.
+        folder: of all stages; features and codec must be done, unless `start` brings them.
         vision: name of the vision network; None for the default one.
+        start: an installed model to teach behind, beginning with its adaptor where that fits.
         until: stop (and save) at this step; by default at the recipe's last.
 
     Returns:
@@ -180,7 +264,8 @@ def train(
         TrainingError: the loss is not finite.
     """
     network, mark = reference(vision, device)
-    trainer = AdaptorTrainer(folder, data, objects, recipe, network, seed=seed)
+    front = front_of_run(folder, network.mean.device) if start is None else front_of_model(start)
+    trainer = AdaptorTrainer(front, Views(data, objects, recipe.side), recipe, network, seed=seed)
     run = folder / STAGE
     run.mkdir(parents=True, exist_ok=True)
     if (run / "last.pt").exists():
@@ -198,60 +283,9 @@ def train(
     finally:
         log.close()
     trainer.save(run / "last.pt")
-    adaptor = trainer.average.cpu()
+    adaptor = trainer.average.cpu().fold()
     about = {"adaptor": adaptor.shape, "reference": mark, "step": trainer.step}
     about |= {"recipe": dataclasses.asdict(recipe)}
     state = {name: value.contiguous() for name, value in adaptor.state_dict().items()}
     save_file(state, folder / f"{STAGE}.safetensors", {STAGE: json.dumps(about)})
     return adaptor
-
-
-def read_adaptor(folder: Path) -> tuple[Adaptor, str]:
-    """A finished stage's adaptor, folded, and the fingerprint of the network that it leads to."""
-    path = semantic_run.result(folder, STAGE)
-    about = semantic_run.facts_of(path)
-    adaptor = Adaptor(**about["adaptor"])
-    adaptor.load_state_dict(load_file(path))
-    return adaptor.fold(), str(about["reference"])
-
-
-# ---- export
-
-
-def export_model(
-    folder: Path,
-    data: Sequence[Path],
-    *,
-    crops: int = 400,
-    crop: int = 256,
-    seed: int = 7,
-    show: Callable[[str], None] = print,
-) -> tuple[bytes, str, str]:
-    """Freeze everything that ships, count symbols on training crops, fit the tables.
-
-    Args:
-        folder: of all stages, each of them done.
-        data: folders or tar shards of photographs.
-
-    Returns:
-        The bytes of a safetensors file, the model's fingerprint and that of its encoder, both in
-        hexadecimal digits.
-    """
-    learned, network = semantic_run.read_codec(folder)
-    adaptor, mark = read_adaptor(folder)
-    facts = GenericFacts(semantic_run.LONGER_SIDE, mark)
-    random = np.random.default_rng(seed)
-    pool = PhotographCrops(data, crop, upright=True)
-
-    def count(model: Model) -> np.ndarray:
-        def latent_of(crop: Tensor, labels: np.ndarray) -> Tensor:
-            feature = semantic_run.features_of(network, crop)
-            return profile.latent_of(model.codec, feature, labels)
-
-        drawn = pool.batch(crops, random)
-        return export.count_base_symbols(model, drawn, random, latent_of, profile.price)
-
-    model = export.fit_model(learned.codec, count, show)
-    tensors, metadata = profile.pack(model, generic.encoder_of(network), adaptor, facts)
-    profile.read_model(dict(tensors), dict(metadata))
-    return save(tensors, metadata), metadata["fingerprint"], learned.codec.binding

@@ -32,6 +32,7 @@ from vcmcodec.training.loop import (
     Log,
     descend,
     follow,
+    in_two_parts,
     mean_of_rows,
     warm_stable_decay,
     write_checkpoint,
@@ -49,7 +50,7 @@ from vcmcodec.training.preview_front import (
 from vcmcodec.training.vision_stages import DeepRecipe, Replayed
 from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.network import VisionNetwork, VisionOutput
-from vcmcodec.vision.sight import Seen, depth_distances
+from vcmcodec.vision.sight import Seen
 
 CELL = 16
 GREY = 0.45  # of the cells that are not there, in the picture that the network should have seen
@@ -90,7 +91,7 @@ class TasksRecipe:
     near: float = 0.7
     near_rate: float = 2e-3
     lessons: DeepRecipe = field(default_factory=lambda: DeepRecipe(replays=4, kept=300))
-    dropped: float = 0.12
+    dropped: float = 0.25
     rate: float = 1.5e-4
     front: float = 3e-5
     sight_prices: tuple[tuple[float, float], ...] = ((0.0, 0.105), (100.0, 25.7))
@@ -103,11 +104,8 @@ class TasksRecipe:
 
     def rate_at(self, step: int) -> float:
         """Step size of the transform: growth, level, half a cosine to nothing, in each part."""
-        first = self.near_steps
-        if step < first:
-            return self.near_rate * warm_stable_decay(step, first, self.warmup, self.decay)
-        left = self.steps - first
-        return self.rate * warm_stable_decay(step - first, left, self.warmup, self.decay)
+        rates = self.near_rate, self.rate
+        return in_two_parts(step, self.steps, self.near_steps, rates, self.warmup, self.decay)
 
     def front_rate_at(self, step: int) -> float:
         """Step size of the front."""
@@ -255,13 +253,7 @@ class TasksTrainer:
         split = split_tensor(self.transform, lesson.latent.float(), level, lesson.present)
         if not near:
             return self.eyes.distance(self.eyes.going_on({"c3": split}), lesson.clean)
-        with torch.autocast(split.device.type, torch.bfloat16):
-            seen = {"c3": split, "c4": self.eyes.network.c4(split)}
-        weights = {name: self.eyes.weights[name] for name in seen}
-        parts = depth_distances(seen, lesson.clean.features, weights)
-        return torch.stack(list(parts.values())).sum(), {
-            name: float(away.detach()) for name, away in parts.items()
-        }
+        return self.eyes.near(split, lesson.clean)
 
     def _of_previews(self, count: int, rate_level: int, random: np.random.Generator) -> Tensor:
         """How far the front is, on previews of new views."""
