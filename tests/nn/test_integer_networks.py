@@ -23,8 +23,9 @@ from vcmcodec.nn.integer import (
     floor_through,
     round_through,
 )
-from vcmcodec.nn.latent_model import LatentModel, LatentShape, SliceModel, gather
+from vcmcodec.nn.latent_model import LatentModel, LatentShape
 from vcmcodec.nn.picture_codec import cell_grid
+from vcmcodec.nn.slice_model import SliceModel, gather
 
 quick = settings(max_examples=30, deadline=None, derandomize=True)
 
@@ -236,10 +237,16 @@ def test_a_later_phase_leans_on_the_earlier_one() -> None:
     doubled = torch.cat([own, own.abs()], 1)
     doubled[second] = 0
     context = model.context(hyper, None, grid)
-    mean, index = model.predict(context, doubled, second, grid)
+    nothing = model.look_at_nothing(16)
+    seen = nothing.index_copy(0, first, model.look(doubled[first]))
+    assert torch.equal(seen[:-1], model.look(doubled))
+    assert not seen[-1].any()
+    mean, index = model.predict(context, seen, second, grid)
     changed = doubled.clone()
     changed[first[0]] += 9
-    other, _ = model.predict(context, changed, second, grid)
+    other, _ = model.predict(
+        context, nothing.index_copy(0, first, model.look(changed[first])), second, grid
+    )
     assert not torch.equal(mean, other)
     assert mean.shape == index.shape == (8, 4)
 
@@ -259,9 +266,11 @@ def test_only_training_records_what_networks_compute(held: bool) -> None:
     before = torch.randint(0, 100, (12, 8)).float().requires_grad_(True)
     own = torch.randint(0, 100, (12, 12)).float().requires_grad_(True)
     context = second.context(torch.zeros(12, SliceModel.HYPER), before, grid)
-    mean, index = second.predict(context, own, grid.phases[2][1], grid)
+    first, rows = grid.phases[2]
+    seen = second.look_at_nothing(12).index_copy(0, first, second.look(own[first]))
+    mean, index = second.predict(context, seen, rows, grid)
     assert mean.any()
-    assert [t.requires_grad for t in (context, mean, index)] == [not held] * 3
+    assert [t.requires_grad for t in (context, seen, mean, index)] == [not held] * 4
     assert torch.is_grad_enabled()  # for what goes on from there
     if not held:
         mean.sum().backward()

@@ -24,7 +24,7 @@ from vcmcodec.nn.blocks import SlimmableBlock, SlimmableLinear
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
 from vcmcodec.nn.transforms import Synthesis, split_2x2
 
-LATENT_STRIDE, SPLIT_STRIDE = 16, 8
+SPLIT_STRIDE = 8
 
 
 @dataclass(frozen=True)

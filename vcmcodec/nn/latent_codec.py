@@ -5,6 +5,7 @@ A codec of one kind of source adds its two transforms, `analysis` and `synthesis
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from vcmcodec.nn.gain import Gains, Level
 from vcmcodec.nn.geometry import neighbour_rows, phase_rows
 from vcmcodec.nn.integer import VALUE_UNIT
-from vcmcodec.nn.latent_model import CellGrid, LatentModel, LatentShape
+from vcmcodec.nn.latent_model import LatentModel, LatentShape
 from vcmcodec.nn.neighbour_guess import FAR_PHASES
+from vcmcodec.nn.slice_model import CellGrid
 
 HYPER_MAX = 127
 HYPER_INPUT = 0.2  # the latent in steps, tamed for the hyper analysis
@@ -106,6 +108,19 @@ def tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 def cell_grid(labels: np.ndarray, phases: tuple[int, ...], batch: int = 1) -> CellGrid:
     """The traversal tables of a rectangle of cells; labels (rows, columns) are group positions."""
+    rows, columns = labels.shape
+    if labels.size and (labels == labels.flat[0]).all():
+        return _grid_of_one_group(rows, columns, phases, batch)
+    return _grid(labels, phases, batch)
+
+
+@functools.lru_cache(maxsize=8)  # shapes: tiles of a picture have four at most
+def _grid_of_one_group(rows: int, columns: int, phases: tuple[int, ...], batch: int) -> CellGrid:
+    with torch.inference_mode(False):  # trainings may share it
+        return _grid(np.zeros((rows, columns), np.int64), phases, batch)
+
+
+def _grid(labels: np.ndarray, phases: tuple[int, ...], batch: int) -> CellGrid:
     rows, columns = labels.shape
     far = neighbour_rows(labels, batch, reach=2) if FAR_PHASES in phases else None
     return CellGrid(

@@ -20,7 +20,6 @@ exact integer ratio, are its means and its context.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,7 +29,6 @@ from torch import Tensor, nn
 from vcmcodec.nn.gain import LOG_UNIT, Level
 from vcmcodec.nn.integer import (
     ACTIVATION_MAX,
-    VALUE_UNIT,
     IntegerLinear,
     check_companding,
     compand,
@@ -40,9 +38,9 @@ from vcmcodec.nn.integer import (
 )
 from vcmcodec.nn.neighbour_guess import FAR_FIRST, FAR_PHASES, NeighbourGuess
 from vcmcodec.nn.ratios import scale_exactly
+from vcmcodec.nn.slice_model import CellGrid, SliceModel, gather
 
 SCALE_COUNT = 64
-MEAN_MAX = 2047  # in 1/16 of a step
 INDEX_PER_OCTAVE_64 = 376  # 64 times the table indexes in a doubling of the scale (ln 2 / 0.118)
 
 
@@ -87,31 +85,6 @@ class LatentShape:
         return tuple(sum(c for c, at in pairs if at <= k) for k in sorted(set(self.layers)))
 
 
-@dataclass(frozen=True)
-class CellGrid:
-    """The cells of one traversal: neighbour tables and the rows of each phase.
-
-    Attributes:
-        neighbours: (cells, 9) the 3x3 cells around each; see `geometry.neighbour_rows`.
-        far: the same two cells apart, where a slice starts from far apart; else no rows.
-        phases: for each number of phases, the rows of each.
-    """
-
-    neighbours: Tensor
-    far: Tensor
-    phases: dict[int, tuple[Tensor, ...]]
-
-    @property
-    def size(self) -> int:
-        """Cells, of all pictures of a batch."""
-        return self.neighbours.shape[0]
-
-    def to(self, device: torch.device) -> CellGrid:
-        """The same tables on a device."""
-        phases = {n: tuple(rows.to(device) for rows in each) for n, each in self.phases.items()}
-        return CellGrid(self.neighbours.to(device), self.far.to(device), phases)
-
-
 class Coder(Protocol):
     """What a traversal asks for values.  `where` names the first channel that is coded."""
 
@@ -125,71 +98,6 @@ class Coder(Protocol):
 
         Returns decoded values in 1/16 steps.
         """
-
-
-def gather(values: Tensor, neighbours: Tensor) -> Tensor:
-    """(cells, C) and (n, 9) row numbers -> (n, 9 C); rows past the end are zero."""
-    padded = torch.cat([values, values.new_zeros(1, values.shape[1])])
-    return padded[neighbours].reshape(len(neighbours), neighbours.shape[1] * values.shape[1])
-
-
-class SliceModel(nn.Module):
-    """Mean and table index of one slice, from the hyper features and two kinds of context."""
-
-    HYPER, POINT, AROUND, OWN, NARROW, HIDDEN = 96, 96, 64, 96, 24, 128
-    DIRECT = 12  # own channels that are seen around without reduction
-
-    def __init__(self, channels: int, before: int) -> None:
-        super().__init__()
-        self.channels, self.before = channels, before
-        self.direct = min(self.DIRECT, channels)
-        inputs = self.HYPER + self.OWN
-        if before:
-            self.point = IntegerLinear(2 * before, self.POINT)
-            self.narrow = IntegerLinear(2 * before, self.NARROW)
-            self.around = IntegerLinear(9 * self.NARROW, self.AROUND)
-            inputs += self.POINT + self.AROUND
-        self.own_narrow = IntegerLinear(2 * channels, self.NARROW)
-        self.own = IntegerLinear(9 * (self.NARROW + 2 * self.direct), self.OWN)
-        self.first = IntegerLinear(inputs, self.HIDDEN)
-        self.second = IntegerLinear(self.HIDDEN, self.HIDDEN)
-        self.last = IntegerLinear(self.HIDDEN, 2 * channels, limit=MEAN_MAX, relu=False, zero=True)
-
-    def context(self, hyper: Tensor, before: Tensor | None, grid: CellGrid) -> Tensor:
-        """What is known of every cell before this slice; `before` is companded, (cells, 2n).
-
-        In use it is already summed into the first layer, since all phases share it.
-        """
-        with self._recording():
-            known = hyper
-            if before is not None:
-                around = self.around(gather(self.narrow(before), grid.neighbours))
-                known = torch.cat([hyper, self.point(before), around], 1)
-            return self.first.begin(known) if self.first.held else known
-
-    def predict(
-        self, context: Tensor, own: Tensor | None, rows: Tensor, grid: CellGrid
-    ) -> tuple[Tensor, Tensor]:
-        """Mean in 1/16 steps and offset of the table index, (rows, channels) each."""
-        with self._recording():
-            seen = None
-            if own is not None:
-                own_parts = [self.own_narrow(own), own[:, : self.direct]]
-                own_parts.append(own[:, self.channels : self.channels + self.direct])
-                seen = self.own(gather(torch.cat(own_parts, 1), grid.neighbours[rows]))
-            known = context[rows]
-            if self.first.held:
-                hidden = self.first.end(known, seen)
-            else:
-                if seen is None:
-                    seen = known.new_zeros(len(rows), self.OWN)
-                hidden = self.first(torch.cat([known, seen], 1))
-            mean, scale = self.last(self.second(hidden)).chunk(2, 1)
-            return mean, floor_through((scale + VALUE_UNIT / 2) / VALUE_UNIT)
-
-    def _recording(self) -> AbstractContextManager[object]:
-        """No graph where layers are held: their gradient is zero, so it would be of no use."""
-        return torch.set_grad_enabled(torch.is_grad_enabled() and not self.first.held)
 
 
 class LatentModel(nn.Module):
@@ -362,9 +270,9 @@ class LatentModel(nn.Module):
         values = hyper.new_zeros(grid.size, model.channels)
         decoded = torch.zeros(grid.size, dtype=torch.bool, device=values.device)
         alone = FAR_FIRST if phases == FAR_PHASES else 1  # phases without own context
+        own = model.look_at_nothing(grid.size) if phases > 1 else None
         for phase, rows in enumerate(grid.phases[phases]):
-            own = self._compand(values, coder.exact) if phase >= alone else None
-            mean, index = model.predict(context, own, rows, grid)
+            mean, index = model.predict(context, own if phase >= alone else None, rows, grid)
             if isinstance(guess, Tensor):
                 mean = mean + guess[rows]
             elif guess is not None and phase:
@@ -372,8 +280,11 @@ class LatentModel(nn.Module):
                 mean, more = guess(phase, mean, values, near, decoded, exact=coder.exact)
                 index = index + more
             index = (index + offsets).clamp(0, SCALE_COUNT - 1)
-            values = values.index_copy(0, rows, coder.values(where, rows, mean, index))
+            coded = coder.values(where, rows, mean, index)
+            values = values.index_copy(0, rows, coded)
             decoded[rows] = True
+            if own is not None and phase + 1 < phases:
+                own = own.index_copy(0, rows, model.look(self._compand(coded, coder.exact)))
         return values
 
     # ---- export
@@ -393,7 +304,7 @@ class LatentModel(nn.Module):
     def hold(self) -> None:
         """Make ready for coding: integers are rounded once, not at every use."""
         for module in self.modules():
-            if isinstance(module, IntegerLinear):
+            if isinstance(module, IntegerLinear | NeighbourGuess):
                 module.hold()
 
     def prove_exact(self) -> None:

@@ -5,7 +5,8 @@ brightness and colour are often that large.  So their means begin at an exact we
 what is decoded around; the networks add what they know better.  Where nothing of the cell's own
 group is decoded near it there is no guess.
 
-Only integers enter: the average is formed in int64.
+Only integers enter.  In coding the average is formed in float64: its sums stay far below 2**53, and
+what is divided by is so small that a quotient is never rounded to an integer it does not reach.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class NeighbourGuess(nn.Module):
         self.share = nn.Parameter(torch.full(shape, SHARE_ONE / 8))
         self.own = nn.Parameter(torch.full(shape, SHARE_ONE * 7 / 8))
         self.index = nn.Parameter(torch.zeros(shape))
+        self._held: list[tuple[Tensor, Tensor, Tensor, Tensor]] | None = None
 
     def forward(
         self, phase: int, mean: Tensor, values: Tensor, neighbours: Tensor, decoded: Tensor,
@@ -61,16 +63,30 @@ class NeighbourGuess(nn.Module):
         there = torch.cat([decoded, decoded.new_zeros(1)])[neighbours]
         limited = values.clamp(-VALUE_LIMIT, VALUE_LIMIT)
         around = torch.cat([limited, limited.new_zeros(1, limited.shape[1])])[neighbours]
-        weight, share, own, index = self._integers(phase)
+        quotient = _quotient
         if exact:  # the sums do not fit into float32
-            weight, share, own = weight.long(), share.long(), own.long()
-            around, mean = around.long(), mean.long()
+            weight, share, own, index = self._exactly(phase)
+            around, mean, quotient = around.double(), mean.double(), _exact_quotient
+        else:
+            weight, share, own, index = self._integers(phase)
         counted = weight * there[:, :, None]
         total = counted.sum(1)
-        average = _quotient((counted * around).sum(1), total.clamp(min=1))
-        mixed = _quotient(own * mean + share * average, torch.full_like(total, SHARE_ONE))
+        average = quotient((counted * around).sum(1), total.clamp(min=1))
+        mixed = quotient(own * mean + share * average, torch.full_like(total, SHARE_ONE))
         sure = total > 0
         return torch.where(sure, mixed, mean).float(), index * sure
+
+    def _exactly(self, phase: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if self._held is not None:
+            return self._held[phase - 1]
+        weight, share, own, index = self._integers(phase)
+        return weight.double(), share.double(), own.double(), index
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Keep the integers as coding needs them; from here on they cannot be taught."""
+        self._held = None
+        self._held = [self._exactly(phase) for phase in range(1, FAR_PHASES)]
 
     def _integers(self, phase: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         weight = round_through(self.weight[phase - 1].clamp(0, WEIGHT_MAX))
@@ -93,7 +109,13 @@ class NeighbourGuess(nn.Module):
 
 
 def _quotient(a: Tensor, b: Tensor) -> Tensor:
-    """floor(a / b + 1/2): exact of integers, with the gradient of a / b of floats."""
-    if a.is_floating_point():
-        return round_through(a / b)
-    return torch.div(2 * a + b, 2 * b, rounding_mode="floor")
+    """round(a / b), with the gradient of a / b."""
+    return round_through(a / b)
+
+
+def _exact_quotient(a: Tensor, b: Tensor) -> Tensor:
+    """floor(a / b + 1/2) of integers in float64.
+
+    With b at most 9 * 127 a fraction that is no integer is 1 / 2286 away from one, or more.
+    """
+    return torch.floor((2 * a + b) / (2 * b))

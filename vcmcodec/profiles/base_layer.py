@@ -14,8 +14,9 @@ from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.bitstream.container import Runs, Substream
 from vcmcodec.nn.gain import Level
 from vcmcodec.nn.latent_codec import LatentCodec, cell_grid
-from vcmcodec.nn.latent_model import CellGrid, Coder
+from vcmcodec.nn.latent_model import Coder
 from vcmcodec.nn.model_tensors import Model
+from vcmcodec.nn.slice_model import CellGrid
 from vcmcodec.profiles.coding import DecodingCoder, EncodingCoder, Hand
 from vcmcodec.profiles.digests import Digests
 

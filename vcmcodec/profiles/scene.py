@@ -20,9 +20,10 @@ from vcmcodec.bitstream.header import Header
 from vcmcodec.grouping import as_pixels
 from vcmcodec.nn.gain import LOG_UNIT, Level
 from vcmcodec.nn.geometry import GroupGeometry
-from vcmcodec.nn.latent_model import CellGrid, LatentShape
+from vcmcodec.nn.latent_model import LatentShape
 from vcmcodec.nn.model_tensors import Model, unpack
 from vcmcodec.nn.picture_codec import PictureCodec, cell_grid
+from vcmcodec.nn.slice_model import CellGrid
 from vcmcodec.nn.transforms import TransformShape
 from vcmcodec.profiles.coding import DecodingCoder, EncodingCoder, Hand
 from vcmcodec.profiles.digests import Digests
