@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vcmcodec.errors import RequestError
-from vcmcodec.training.vision_areas import AreaTrainer, area_lessons, with_head
+from vcmcodec.training.vision_areas import AreaTrainer, area_lessons, is_behind, with_head
 from vcmcodec.training.vision_batches import Batch
 from vcmcodec.training.vision_recipe import (
     AreasRecipe,
@@ -136,6 +136,21 @@ def test_a_network_with_its_head_finds_what_both_heads_find_likely(tmp_path: Pat
     assert without is not None
     prior = without - learns.network.segmentation(*levels)
     torch.testing.assert_close(found, (light + deep) / 2 + prior, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_never_goes_with_another_network(tmp_path: Path) -> None:
+    """A network that had learned on since was exported with the head of before."""
+    learns = trainer()
+    learns.save(tmp_path / "areas.pt")
+    assert is_behind(learns.network, tmp_path / "areas.pt")
+    torch.manual_seed(99)
+    other = VisionNetwork(SMALL)
+    assert not is_behind(other, tmp_path / "areas.pt")
+    assert not is_behind(other, tmp_path / "missing.pt")
+    with pytest.raises(RequestError, match="behind network"):
+        with_head(other, tmp_path / "areas.pt")
+    with pytest.raises(RequestError, match="behind network"):
+        AreaTrainer(other, RECIPE).load(tmp_path / "areas.pt")
 
 
 def test_a_checkpoint_of_another_width_is_refused(tmp_path: Path) -> None:

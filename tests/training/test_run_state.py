@@ -12,7 +12,7 @@ import torch
 from tiny_scene import RECIPE, Tiny, write_pictures
 from torch import nn
 
-from vcmcodec.errors import VcmError
+from vcmcodec.errors import RequestError, VcmError
 from vcmcodec.nn.picture_codec import start_at_klt
 from vcmcodec.training import loop
 from vcmcodec.training.loop import Run, TrainingError, learn, schedule
@@ -74,6 +74,38 @@ def test_an_interrupted_save_leaves_the_last_state(
     assert run.step == 4
     named = json.loads((tmp_path / "state.json").read_text())["files"]
     assert sorted(p.name for p in tmp_path.glob("state-*")) == sorted(named)
+
+
+def test_saving_a_step_again_never_spoils_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished run that only exports saved its last step in place, file by file."""
+    model, run = toy(tmp_path)
+    run.save()
+
+    def interrupted(tensors: object, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.save()
+    monkeypatch.undo()
+    again, resumed = toy(tmp_path)
+    assert resumed.step == 0
+    assert all(map(torch.equal, again.parameters(), model.parameters()))
+
+
+def test_a_run_is_not_resumed_behind_other_models(tmp_path: Path) -> None:
+    def begin(behind: str) -> Run:
+        model = nn.Linear(2, 1)
+        groups: list[dict[str, object]] = [{"params": list(model.parameters()), "base": 0.1}]
+        return Run(tmp_path, model, groups, average=0.5, seed=1, behind=behind)
+
+    begin("vision 0123").save()
+    begin("vision 0123")
+    with pytest.raises(RequestError, match="begun behind vision 0123, not behind vision 4567"):
+        begin("vision 4567")
 
 
 def test_files_of_a_run_are_small(tmp_path: Path) -> None:

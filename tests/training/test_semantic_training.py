@@ -382,7 +382,7 @@ def test_an_adaptor_taught_behind_an_installed_model_keeps_its_files(
     blob, same, _ = semantic_export.export_adaptor(start, tmp_path)
     assert same == mark
     (tmp_path / "new.safetensors").write_bytes(blob)
-    new = models._load(tmp_path / "new.safetensors", "cpu", "semantic")
+    new = models._load(tmp_path / "new.safetensors", "cpu", "semantic", (0, 0))
     assert new.fingerprint == start.fingerprint
     assert isinstance(new, profile.SemanticModel)
     written = {name: value.half() for name, value in taught.state_dict().items() if value.dim() > 1}

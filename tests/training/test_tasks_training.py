@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor
 
 from photographs import photograph
+from vcmcodec.cli.train_tasks import command
 from vcmcodec.errors import RequestError
 from vcmcodec.nn.transforms import Synthesis, TransformShape
 from vcmcodec.training import preview_front
@@ -169,3 +172,33 @@ def test_large_pictures_are_coded_whole_or_reduced_and_never_larger_than_they_ar
     assert all(seen <= 256 and (coded == 256 or coded <= seen) for coded, seen in drawn)
     assert {seen for coded, seen in drawn if coded == 256} == {160, 192, 224, 256}
     assert min(coded / seen for coded, seen in drawn) == pytest.approx(0.6, abs=0.05)
+
+
+def test_a_run_goes_on_behind_the_same_models_alone(views: Views, tmp_path: Path) -> None:
+    begun = trainer(views)
+    begun.behind = "scene 1, vision 2"
+    begun.save(tmp_path / "last.pt")
+    again = trainer(views)
+    again.behind = "scene 1, vision 3"
+    with pytest.raises(
+        RequestError, match="behind scene 1, vision 2, not behind scene 1, vision 3"
+    ):
+        again.load(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--adapted-quality", "foo=3"), "--adapted-quality foo=3"),
+        (("--reduced-quality", "detection=101"), "--reduced-quality detection=101"),
+        (("--export", "out", "--quality", "detection=45"), "needs a --quality for each of"),
+    ],
+)
+def test_qualities_are_checked_before_anything_is_taught(
+    given: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    line = ["--data", str(tmp_path / "photos"), "--run", str(tmp_path / "run"), *given]
+    with pytest.raises(click.UsageError, match=said):
+        CliRunner().invoke(command, line, standalone_mode=False, catch_exceptions=False)
+    assert not (tmp_path / "run").exists()

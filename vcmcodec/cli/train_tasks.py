@@ -9,7 +9,6 @@ import click
 
 from vcmcodec.cli import show, training_options
 from vcmcodec.cli.training_view import training_view
-from vcmcodec.errors import RequestError
 
 EFFORT = 8
 LONGER_SIDE = 416  # the vision network's own; `vcm bench tasks --base-sides` says what is best
@@ -102,9 +101,14 @@ def command(
     Picture codec and vision network stay as they are; the model works with these two alone.
     """
     from vcmcodec.training import photographs, tasks, tasks_pair
+    from vcmcodec.vision.network import TASKS
 
     training_options.prepare(threads, target, model, "tasks")
-    chosen, reduced = _read_qualities(qualities), _read_qualities(reduced_quality)
+    chosen = _read_qualities("--quality", qualities)
+    reduced = _read_qualities("--reduced-quality", reduced_quality)
+    adapted = _read_qualities("--adapted-quality", adapted_quality)
+    if target is not None and set(chosen) != set(TASKS):
+        raise click.UsageError(f"--export needs a --quality for each of {', '.join(TASKS)}")
     recipe = tasks.TasksRecipe(seed=seed)
     recipe = dataclasses.replace(
         recipe,
@@ -124,7 +128,7 @@ def command(
             model,
             base_quality=chosen,
             reduced_quality=reduced,
-            adapted_quality=_read_qualities(adapted_quality),
+            adapted_quality=adapted,
             effort=effort,
             longer_side=longer_side or None,
         )
@@ -133,11 +137,11 @@ def command(
     return 0
 
 
-def _read_qualities(given: tuple[str, ...]) -> dict[str, float]:
+def _read_qualities(option: str, given: tuple[str, ...]) -> dict[str, float]:
     """TASK=Q to numbers.
 
     Raises:
-        RequestError: no such task, or no number from 0 to 100.
+        UsageError: no such task, or no number from 0 to 100.
     """
     from vcmcodec.vision.network import TASKS
 
@@ -149,6 +153,8 @@ def _read_qualities(given: tuple[str, ...]) -> dict[str, float]:
         except ValueError:
             value = -1.0
         if task not in TASKS or not 0 <= value <= 100:
-            raise RequestError(f"--quality {text}: write TASK=Q, as detection=45, Q from 0 to 100")
+            raise click.UsageError(
+                f"{option} {text}: write TASK=Q, as detection=45, Q from 0 to 100"
+            )
         chosen[task] = value
     return chosen

@@ -182,7 +182,10 @@ def train(
         seen = [eyes.clean(part).features for part in parts]
         start_at_pca(learned, [{name: one[name].float().cpu() for name in names} for one in seen])
     learned.to(device)
-    run = Run(folder, learned, _groups(learned, recipe), average=recipe.average, seed=seed)
+    run = Run(
+        folder, learned, _groups(learned, recipe), average=recipe.average, seed=seed,
+        behind=learned.codec.binding,
+    )  # fmt: skip
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     held = _held_out(evaluation, frozen, recipe.crop, evaluated)
     learn(

@@ -14,7 +14,6 @@ import base64
 import json
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -26,7 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from vcmcodec.errors import VcmError
+from vcmcodec.errors import RequestError, VcmError
 
 SHARD_BYTES = 15 * 2**20
 
@@ -97,6 +96,21 @@ def follow(average: nn.Module, model: nn.Module, step: int, ema: float) -> None:
     torch._foreach_lerp_([old[n] for n in floats], [new[n] for n in floats], 1 - decay)
 
 
+def check_behind(place: Path, found: str, wanted: str) -> None:
+    """Raise RequestError where a run was begun behind other models than it is to go on with.
+
+    Args:
+        place: of the run, for the message.
+        found: the fingerprints that its state names.
+        wanted: those of now.
+    """
+    if found != wanted:
+        raise RequestError(
+            f"{place} was begun behind {found or 'nothing'}, not behind {wanted or 'nothing'}: name"
+            " another folder, or remove it"
+        )
+
+
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Save a state by torch; the file appears whole or not at all."""
     part = path.with_suffix(".part")
@@ -118,6 +132,7 @@ class Run:
         model: everything that is learned.
         groups: optimiser groups, each with its own "base" learning rate.
         average: decay of the exponential average of the weights.
+        behind: fingerprints of what stands still beside it; a run is resumed behind the same alone.
     """
 
     def __init__(
@@ -128,8 +143,9 @@ class Run:
         *,
         average: float,
         seed: int,
+        behind: str = "",
     ) -> None:
-        self.folder, self.model, self.average = folder, model, average
+        self.folder, self.model, self.average, self.behind = folder, model, average, behind
         self.optimiser = torch.optim.Adam(
             [{**g, "lr": g["base"]} for g in groups], betas=(0.9, 0.98), eps=1e-9
         )
@@ -185,18 +201,24 @@ class Run:
         names = []
         for number, shard in enumerate(shards):
             names.append(f"{stem}-{number:02d}.safetensors")
-            save_file({k: v.contiguous() for k, v in shard.items()}, self.folder / names[-1])
-        random = pickle.dumps((self.random.bit_generator.state, torch.get_rng_state().numpy()))
-        text = {"step": self.step, "files": names, "random": base64.b64encode(random).decode()}
+            piece = self.folder / f"{names[-1]}.part"  # the step may be saved already
+            save_file({k: v.contiguous() for k, v in shard.items()}, piece)
+            os.replace(piece, self.folder / names[-1])
+        drawn = base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
+        text = {
+            "step": self.step, "files": names, "behind": self.behind,
+            "random": {"numpy": self.random.bit_generator.state, "torch": drawn},
+        }  # fmt: skip
         part = self.folder / "state.json.part"
         part.write_text(json.dumps(text))
         os.replace(part, self.folder / "state.json")
-        for old in self.folder.glob("state-*.safetensors"):
+        for old in self.folder.glob("state-*.safetensors*"):
             if old.name not in names:
                 old.unlink()
 
     def _resume(self) -> None:
         text = json.loads((self.folder / "state.json").read_text())
+        check_behind(self.folder, text.get("behind", ""), self.behind)
         state: dict[str, Tensor] = {}
         for name in text["files"]:
             state.update(load_file(self.folder / name))
@@ -212,10 +234,9 @@ class Run:
                 self.optimiser.state[value] = moments
         for name, buffer in self.model.named_buffers():
             buffer.copy_(state.get(f"buffer.{name}", buffer))
-        # the run's own file, written by `save`: numpy and torch generator states
-        generator, seed = pickle.loads(base64.b64decode(text["random"]))
-        self.random.bit_generator.state = generator
-        torch.set_rng_state(torch.from_numpy(seed))
+        self.random.bit_generator.state = text["random"]["numpy"]
+        drawn = np.frombuffer(base64.b64decode(text["random"]["torch"]), np.uint8)
+        torch.set_rng_state(torch.from_numpy(drawn.copy()))
 
 
 class AveragedWeights:

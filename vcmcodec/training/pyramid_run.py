@@ -146,7 +146,9 @@ def train(
         recipe.rate_transforms, recipe.rate_integers, recipe.rate_tables, recipe.rate_gains
     )
     groups = codec_groups(learned.codec, [learned.prior], rates)
-    run = Run(folder, learned, groups, average=recipe.average, seed=seed)
+    run = Run(
+        folder, learned, groups, average=recipe.average, seed=seed, behind=learned.codec.binding
+    )
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=2) + "\n")
     pictures = read_pictures(evaluation, evaluated)
     seen = [dict(backend.head(rgb, profile.SPLIT).tensors) for rgb in pictures]

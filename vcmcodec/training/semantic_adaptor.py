@@ -35,7 +35,14 @@ from vcmcodec.profiles import semantic as profile
 from vcmcodec.profiles.semantic import SemanticModel
 from vcmcodec.training import semantic_run
 from vcmcodec.training.eyes import Eyes
-from vcmcodec.training.loop import Log, descend, follow, mean_of_rows, write_checkpoint
+from vcmcodec.training.loop import (
+    Log,
+    check_behind,
+    descend,
+    follow,
+    mean_of_rows,
+    write_checkpoint,
+)
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.photographs import Views
 from vcmcodec.training.semantic import AdaptorRecipe, Draw, code
@@ -82,11 +89,13 @@ class Front:
 
     Attributes:
         channels: of the feature.
+        mark: fingerprint of what makes it, and of the codec where that has one.
         decoded: codes views.
         adaptor: to begin with; None: an untaught one.
     """
 
     channels: int
+    mark: str
     decoded: FeatureSource
     adaptor: Adaptor | None = None
 
@@ -107,7 +116,7 @@ def front_of_run(folder: Path, device: torch.device) -> Front:
         plan = Draw(level, np.zeros(side, np.int64))
         return code(learned.codec, learned.prior, feature, plan, noisy=False)[0]
 
-    return Front(encoder.network.config.c3, decoded)
+    return Front(encoder.network.config.c3, learned.codec.binding, decoded)
 
 
 def front_of_model(model: SemanticModel) -> Front:
@@ -128,7 +137,7 @@ def front_of_model(model: SemanticModel) -> Front:
         rebuilt: Tensor = codec.synthesis(torch.stack(found).to(rgb.device), geometry)
         return rebuilt
 
-    return Front(codec.shape.channels, decoded, model.adaptor)
+    return Front(codec.shape.channels, model.fingerprint.hex(), decoded, model.adaptor)
 
 
 @dataclass(frozen=True)
@@ -151,10 +160,14 @@ class AdaptorTrainer:
 
     def __init__(
         self, front: Front, views: Views, recipe: AdaptorRecipe, network: VisionNetwork, *,
-        seed: int,
+        seed: int, reference: str = "",
     ) -> None:  # fmt: skip
-        """Begin with the front's adaptor, or with an untaught one at the mean of what is wanted."""
+        """Begin with the front's adaptor, or with an untaught one at the mean of what is wanted.
+
+        `reference` is the network's fingerprint.
+        """
         torch.manual_seed(seed)
+        self.behind = f"feature {front.mark}, vision {reference}"
         self.front, self.views, self.recipe, self.seed, self.step = front, views, recipe, seed, 0
         self.device = network.mean.device
         random = np.random.default_rng(seed)
@@ -220,13 +233,19 @@ class AdaptorTrainer:
             "adaptor": self.adaptor.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "behind": self.behind,
             "step": self.step,
         }
         write_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint.
+
+        Raises:
+            RequestError: it is of another feature, or of another network.
+        """
         state = torch.load(path, map_location=self.device, weights_only=True)
+        check_behind(path, state["behind"], self.behind)
         self.adaptor.load_state_dict(state["adaptor"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -265,7 +284,8 @@ def train(
     """
     network, mark = reference(vision, device)
     front = front_of_run(folder, network.mean.device) if start is None else front_of_model(start)
-    trainer = AdaptorTrainer(front, Views(data, objects, recipe.side), recipe, network, seed=seed)
+    views = Views(data, objects, recipe.side)
+    trainer = AdaptorTrainer(front, views, recipe, network, seed=seed, reference=mark)
     run = folder / STAGE
     run.mkdir(parents=True, exist_ok=True)
     if (run / "last.pt").exists():

@@ -214,7 +214,10 @@ def train(
         recipe.rate_transforms, recipe.rate_integers, recipe.rate_tables, recipe.rate_gains
     )
     groups = codec_groups(learned.codec, [learned.prior], rates)
-    run = Run(folder / STAGE, learned, groups, average=recipe.average, seed=seed)
+    run = Run(
+        folder / STAGE, learned, groups, average=recipe.average, seed=seed,
+        behind=learned.codec.binding,
+    )  # fmt: skip
     pictures = [prepare(rgb, LONGER_SIDE)[0] for rgb in read_pictures(evaluation, evaluated)]
     seen = [features_of(network, one) for one in pictures]
     bench = _Bench(network, pool, unit, recipe)

@@ -30,6 +30,7 @@ from vcmcodec.nn.transforms import Synthesis, TransformShape
 from vcmcodec.training.eyes import Eyes, split_tensor
 from vcmcodec.training.loop import (
     Log,
+    check_behind,
     descend,
     follow,
     in_two_parts,
@@ -164,10 +165,15 @@ class TasksTrainer:
         *,
         levels: int,
         synthesis: Synthesis,
+        behind: str = "",
     ) -> None:
-        """Measure how far features spread, and begin with an untaught transform."""
+        """Measure how far features spread, and begin with an untaught transform.
+
+        `behind` names what stands still, by fingerprints.
+        """
         torch.manual_seed(recipe.seed)
         self.recipe, self.latents, self.views, self.step = recipe, latents, views, 0
+        self.behind = behind
         random = np.random.default_rng(recipe.seed)
         crops = [views.batch(4, random) for _ in range(12)]
         self.eyes = Eyes(vision, crops)
@@ -297,13 +303,19 @@ class TasksTrainer:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "config": asdict(self.transform.config),
+            "behind": self.behind,
             "step": self.step,
         }
         write_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint of a transform of the same shape."""
+        """Go on from a checkpoint of a transform of the same shape, behind the same models.
+
+        Raises:
+            RequestError: it is of another.
+        """
         state = torch.load(path, map_location="cpu", weights_only=True)
+        check_behind(path, state["behind"], self.behind)
         if state["config"] != asdict(self.transform.config):
             raise RequestError(f"{path} is a checkpoint of a transform of another shape")
         self.taught.load_state_dict(state["taught"])

@@ -53,6 +53,7 @@ class Installed:
         trainer = TasksTrainer(
             recipe, self.latents, views, network,
             levels=codec.latent.levels, synthesis=codec.synthesis,
+            behind=f"scene {self.scene.fingerprint}, vision {self.vision.fingerprint}",
         )  # fmt: skip
         if start:
             trainer.start_from(load_tasks(bytes.fromhex(self.scene.fingerprint)))

@@ -7,6 +7,7 @@ segmentation teacher's: each is taught by itself, at first on the teacher's stag
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from vcmcodec.errors import RequestError
 from vcmcodec.training.loop import (
     Log,
+    check_behind,
     descend,
     follow,
     mean_of_rows,
@@ -91,6 +93,7 @@ class AreaTrainer:
         self.recipe, self.areas, self.step = recipe, recipe.areas, 0
         config = replace(network.config, areas=recipe.areas.width)
         self.network = channels_last(network.requires_grad_(False).eval())
+        self.behind = features_mark(network)
         self.head = channels_last(DeepSegmentationHead(config).to(network.mean.device))
         self.average = deepcopy(self.head).eval().requires_grad_(False)
         groups = parameter_groups(self.head, recipe.weight_decay)
@@ -152,6 +155,7 @@ class AreaTrainer:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
+            "behind": self.behind,
             "recipe": asdict(self.areas),
         }
         write_checkpoint(path, state)
@@ -160,11 +164,12 @@ class AreaTrainer:
         """Go on from a checkpoint; the recipe of this trainer stays.
 
         Raises:
-            RequestError: it is of a head of another width.
+            RequestError: it is of a head of another width, or behind another network.
         """
         state = _read(path, self.network.mean.device)
         if state["recipe"]["width"] != self.areas.width:
             raise RequestError(f"{path} is a checkpoint of a head of another width")
+        check_behind(path, state["behind"], self.behind)
         self.head.load_state_dict(state["head"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -184,7 +189,7 @@ def train_areas(
     report: Callable[[dict[str, float]], None] = lambda row: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Teach the head, or go on where `run/areas.pt` stopped.
+    """Teach the head, or go on where `run/areas.pt` stopped behind the same network.
 
     Args:
         network: whose other parts are done, with its norms not folded or folded; it is not changed.
@@ -200,7 +205,7 @@ def train_areas(
         Path of the checkpoint.
     """
     trainer, path = AreaTrainer(network, recipe), run / CHECKPOINT
-    if path.exists():
+    if is_behind(network, path):  # else the network went on learning, and its head begins again
         trainer.load(path)
     areas = recipe.areas
     views = VisionBatches(
@@ -230,12 +235,33 @@ def train_areas(
     return path
 
 
+def features_mark(network: VisionNetwork) -> str:
+    """16 hexadecimal digits of everything in a network but its deep segmentation head."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        if not name.startswith("areas."):
+            digest.update(f"{name} {tuple(value.shape)}\n".encode())
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+    return f"network {digest.hexdigest()[:16]}"
+
+
+def is_behind(network: VisionNetwork, path: Path) -> bool:
+    """Whether there is a checkpoint of a head that was taught behind this very network."""
+    return path.exists() and bool(
+        _read(path, network.mean.device)["behind"] == features_mark(network)
+    )
+
+
 def with_head(network: VisionNetwork, path: Path) -> tuple[VisionNetwork, int]:
     """A network with the averaged head of a checkpoint, and the steps that the head has learned.
 
     Folded where the network is.
+
+    Raises:
+        RequestError: the head was taught behind another network.
     """
     state = _read(path, network.mean.device)
+    check_behind(path, state["behind"], features_mark(network))
     whole = VisionNetwork(replace(network.config, areas=state["recipe"]["width"]))
     assert whole.areas is not None
     whole.areas.load_state_dict(state["average"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vcmcodec.training.export import enter
 from vcmcodec.training.vision import load_average
-from vcmcodec.training.vision_areas import CHECKPOINT, with_head
+from vcmcodec.training.vision_areas import CHECKPOINT, is_behind, with_head
 from vcmcodec.vision.backend import PROFILE
 from vcmcodec.vision.labels import VOC
 from vcmcodec.vision.network import TASKS, VisionNetwork
@@ -18,7 +18,7 @@ def export(checkpoint: Path, folder: Path, model_id: str, *, longer_side: int) -
 
     Args:
         checkpoint: from `training.vision.train_vision`; the head of `training.vision_areas` that
-            lies beside it goes with it.
+            lies beside it goes with it, unless the network has learned since.
         folder: of weight files and `manifest.json`.
         model_id: name of the model.
         longer_side: input size that the model asks for, pixels.
@@ -28,7 +28,7 @@ def export(checkpoint: Path, folder: Path, model_id: str, *, longer_side: int) -
     """
     network, step = load_average(checkpoint)
     facts = {"steps": step}
-    if (areas := checkpoint.with_name(CHECKPOINT)).exists():
+    if is_behind(network, areas := checkpoint.with_name(CHECKPOINT)):
         network, facts["steps_areas"] = with_head(network, areas)
     return _write(network, folder, model_id, longer_side, facts)
 
