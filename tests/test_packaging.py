@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import configparser
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -109,6 +111,28 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=True,
     )
     return next(folder.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_the_checkout(tmp_path: Path) -> None:
+    """It had some tests, and neither their helpers nor their files."""
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", "*.egg-info", "__pycache__", ".*_cache", "demo"
+    )
+    shutil.copytree(ROOT, source, ignore=ignored)
+    script = "from setuptools import build_meta as b; print(b.build_sdist('..'))"
+    made = subprocess.run(
+        [sys.executable, "-c", script], cwd=source, check=True, capture_output=True, text=True
+    )
+    with tarfile.open(tmp_path / made.stdout.splitlines()[-1]) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    folders = ("tests", "docs", "examples", "weights", "formats", "vcmcodec", ".ci")
+    wanted = {
+        path.relative_to(source).as_posix()
+        for folder in folders for path in (source / folder).rglob("*") if path.is_file()
+    }  # fmt: skip
+    assert {"Makefile", "CHANGELOG.md", "constraints.txt", *wanted} <= held
 
 
 @pytest.mark.slow
