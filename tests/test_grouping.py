@@ -212,6 +212,7 @@ def test_given_ids_are_kept_and_the_others_filled_in() -> None:
         {"box": [0, 0, float("nan"), 1]},
         {"box": [0, 0, -1, 1]},
         {"box": [0, 0, 1, True]},
+        {"box": [0, 0, 10**400, 1]},
         {"id": 0, "box": [0, 0, 1, 1]},
         {"id": 256, "box": [0, 0, 1, 1]},
         {"id": "a", "box": [0, 0, 1, 1]},

@@ -39,7 +39,6 @@ class ProfileSpec:
         id: number in the file.
         name: for people and for `--profile`.
         module: where its networks and substreams are defined.
-        summary: one line for people.
         layers: what its files can hold, lowest first.
         tasks: what its files can be written for.
         source: "picture", or "features" of a network (see `profiles/features.py`).
@@ -50,7 +49,6 @@ class ProfileSpec:
     id: ProfileId
     name: str
     module: str
-    summary: str
     layers: tuple[LayerId, ...]
     tasks: tuple[TaskId, ...]
     source: Literal["picture", "features"] = "picture"
@@ -78,13 +76,11 @@ class TaskSpec:
     Attributes:
         id: number in the file.
         name: for people and for `--task`.
-        summary: one line for people.
         layer: the highest layer that it reads.
     """
 
     id: TaskId
     name: str
-    summary: str
     layer: LayerId
 
 
@@ -93,7 +89,6 @@ PROFILES = (
         ProfileId.SCENE,
         "scene",
         "vcmcodec.profiles.scene",
-        "the picture itself: a base layer for machines, two more for people",
         (LayerId.BASE, LayerId.MID, LayerId.FULL),
         (TaskId.HUMAN, TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
     ),
@@ -101,7 +96,6 @@ PROFILES = (
         ProfileId.PYRAMID,
         "pyramid",
         "vcmcodec.profiles.pyramid",
-        "the feature pyramid of the vision network, fused into one latent",
         (LayerId.BASE,),
         (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
         source="features",
@@ -111,7 +105,6 @@ PROFILES = (
         ProfileId.SEMANTIC,
         "semantic",
         "vcmcodec.profiles.semantic",
-        "one generic feature, learned without labels, that serves every task",
         (LayerId.BASE,),
         (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
         source="features",
@@ -121,7 +114,6 @@ PROFILES = (
         ProfileId.BOTTLENECK,
         "bottleneck",
         "vcmcodec.profiles.bottleneck",
-        "the tensors at a split point of the vision network, each through a small unit",
         (LayerId.BASE, LayerId.MID, LayerId.FULL),
         (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION),
         source="features",
@@ -130,10 +122,10 @@ PROFILES = (
 )
 
 TASKS = (
-    TaskSpec(TaskId.HUMAN, "human", "a picture for people", LayerId.FULL),
-    TaskSpec(TaskId.DETECTION, "detection", "objects and their boxes", LayerId.BASE),
-    TaskSpec(TaskId.CLASSIFICATION, "classification", "what the picture shows", LayerId.BASE),
-    TaskSpec(TaskId.SEGMENTATION, "segmentation", "a class for every pixel", LayerId.BASE),
+    TaskSpec(TaskId.HUMAN, "human", LayerId.FULL),
+    TaskSpec(TaskId.DETECTION, "detection", LayerId.BASE),
+    TaskSpec(TaskId.CLASSIFICATION, "classification", LayerId.BASE),
+    TaskSpec(TaskId.SEGMENTATION, "segmentation", LayerId.BASE),
 )
 
 

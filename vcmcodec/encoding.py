@@ -17,6 +17,7 @@ from vcmcodec import catalogue, grouping
 from vcmcodec.bitstream.constants import CELL, MAX_RATE_LEVEL, Kind, LayerId
 from vcmcodec.bitstream.container import Substream
 from vcmcodec.bitstream.header import Group, Header, TaskInfo
+from vcmcodec.bitstream.limits import Limits
 from vcmcodec.entropy.group_map import encode_group_map
 from vcmcodec.errors import RequestError
 
@@ -118,13 +119,19 @@ class Encoded:
 
 
 def plan_groups(
-    groups: Groups | None, height: int, width: int, rgb: np.ndarray | None, device: str
+    groups: Groups | None,
+    height: int,
+    width: int,
+    rgb: np.ndarray | None,
+    device: str,
+    limits: Limits | None = None,
 ) -> grouping.GroupPlan | None:
     """Groups in whatever form, for a picture of that size; None for none.
 
     Args:
         rgb: the picture, where it is at hand; "auto" needs it.
         device: where "auto" runs its network.
+        limits: of a mask's pixels.
 
     Raises:
         RequestError: the groups are for another size, or "auto" without a picture.
@@ -146,7 +153,7 @@ def plan_groups(
             raise RequestError("groups auto needs the picture, and features are at hand alone")
         plan = grouping.from_boxes(find_groups(rgb, device=device), *size)
     elif isinstance(groups, str | bytes | os.PathLike):
-        plan = grouping.read(groups, *size)
+        plan = grouping.read(groups, *size, limits=limits)
     else:
         plan = grouping.from_boxes(cast("Sequence[Mapping[str, Any]]", groups), *size)
     grid = -(-height // CELL), -(-width // CELL)
@@ -238,8 +245,12 @@ def target_bytes(options: EncodeOptions, height: int, width: int) -> int | None:
         return None
     if options.quality is not None:
         raise RequestError("give a quality or a target, not both")
-    if not math.isfinite(target):
-        raise RequestError(f"a target of {target} is no size")
+    try:
+        finite = math.isfinite(target)
+    except OverflowError:  # a whole number beyond any float
+        finite = False
+    if not finite:
+        raise RequestError(f"a target of {str(target)[:20]} is no size")
     if target < 1:
         raise RequestError("a target must be at least one byte")
     return int(target)
@@ -292,5 +303,8 @@ def fit(adapted: Callable[[int], Encoded], plain: Encoded, target: int) -> Encod
         one = adapted(level)
         if len(one.data) <= target:
             return one
+        if level == 0:
+            break
         level = max(0, level - FITTING_STEP)
-    return plain
+    note = f"not adapted to the network: what is adapted did not fit into {target:,} bytes"
+    return dataclasses.replace(plain, warnings=(*plain.warnings, note))

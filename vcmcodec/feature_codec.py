@@ -147,7 +147,7 @@ def encode_picture(
     spec, module, model = _load(options, device)
     split = check_split(module, model, options.split)
     found = _extract(module, model, picture.rgb, split, options.vision, device)
-    plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device)
+    plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device, limits)
     made = _encode(spec, module, model, found, plan, options, picture.rgb)
     return Encoded(made.data, made.header, picture.warnings + made.warnings)
 
@@ -183,7 +183,7 @@ def encode_features(
     max_pixels = (limits or Limits()).max_pixels
     pixels.check_size(found.geometry.height, found.geometry.width, max_pixels)
     module.check(model, found)
-    plan = plan_groups(groups, found.geometry.height, found.geometry.width, None, device)
+    plan = plan_groups(groups, found.geometry.height, found.geometry.width, None, device, limits)
     return _encode(spec, module, model, found, plan, options)
 
 

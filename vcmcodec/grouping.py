@@ -216,6 +216,7 @@ def read(
     height: int,
     width: int,
     names: Mapping[int, str] | None = None,
+    limits: Limits | None = None,
 ) -> GroupPlan:
     """Read a mask picture or a JSON list of boxes and make groups of it.
 
@@ -226,6 +227,7 @@ def read(
         height: of the picture, in pixels.
         width: of the picture, in pixels.
         names: labels of a mask's ids.
+        limits: of a mask's pixels.
 
     Raises:
         PictureError: neither a mask nor a list of boxes.
@@ -243,7 +245,7 @@ def read(
         if names:
             raise RequestError("boxes carry their own labels; other labels are for masks only")
         return from_boxes(_boxes_of(data), height, width)
-    with pixels.open_image(data, Limits().max_pixels) as image:
+    with pixels.open_image(data, (limits or Limits()).max_pixels) as image:
         return from_image(image, height, width, names)
 
 
@@ -372,7 +374,12 @@ def _parse_box(item: Any, place: int, box_id: int, height: int, width: int) -> _
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def _boxes_of(data: bytes) -> list[dict[str, Any]]:

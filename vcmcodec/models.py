@@ -107,7 +107,8 @@ def load_model(
         RequestError: there is no such device.
     """
     file = pretrained.find(profile=profile, model_id=model_id, fingerprint=fingerprint)
-    model = _load(pretrained.checked_path(file), device, file.profile)
+    path = pretrained.checked_path(file)
+    model = _load(path, device, file.profile, pretrained.stamp(path))
     if fingerprint is not None and model.fingerprint != fingerprint:
         raise WeightsError(f"model {file.id} is not the one that its manifest describes")
     return model
@@ -115,7 +116,7 @@ def load_model(
 
 @functools.lru_cache(maxsize=4)
 @loading()
-def _load(path: Path, device: str, profile: str) -> Model:
+def _load(path: Path, device: str, profile: str, stamp: tuple[int, int]) -> Model:
     import torch
 
     model: Model = catalogue.profile(profile).load().read_model(*_read(path))
@@ -153,7 +154,8 @@ def find_tasks(scene: bytes) -> tuple[pretrained.ModelFile, TaskFacts] | None:
     """
     listed = [file for file in pretrained.models() if file.profile == TASKS_PROFILE]
     for file in sorted(listed, key=lambda file: not file.default):
-        facts = _task_facts(pretrained.checked_path(file))
+        path = pretrained.checked_path(file)
+        facts = _task_facts(path, pretrained.stamp(path))
         if facts.scene == scene.hex():
             return file, facts
     return None
@@ -180,7 +182,9 @@ def load_tasks(scene: bytes, *, device: str = "cpu") -> TasksModel:
 
     file, facts = found
     seeing = pretrained.find(profile=PROFILE, fingerprint=facts.vision)
-    return _load_tasks(file.id, file.path, pretrained.checked_path(seeing), device)
+    path = pretrained.checked_path(seeing)
+    stamps = pretrained.stamp(file.path), pretrained.stamp(path)
+    return _load_tasks(file.id, file.path, path, device, stamps)
 
 
 def default_base_quality(
@@ -228,7 +232,7 @@ def default_longer_side(scene: bytes) -> int | None:
 
 
 @functools.lru_cache(maxsize=16)
-def _task_facts(path: Path) -> TaskFacts:
+def _task_facts(path: Path, stamp: tuple[int, int]) -> TaskFacts:
     from safetensors import SafetensorError, safe_open
 
     from vcmcodec.nn.task_tensors import read_facts
@@ -242,7 +246,9 @@ def _task_facts(path: Path) -> TaskFacts:
 
 @functools.lru_cache(maxsize=4)
 @loading()
-def _load_tasks(model_id: str, path: Path, vision_path: Path, device: str) -> TasksModel:
+def _load_tasks(
+    model_id: str, path: Path, vision_path: Path, device: str, stamps: tuple[tuple[int, int], ...]
+) -> TasksModel:
     from vcmcodec.nn.task_tensors import unpack
     from vcmcodec.vision import weights
     from vcmcodec.vision.sight import Sight
@@ -265,6 +271,11 @@ def _check_fit(vision: VisionModel, found: Unpacked) -> None:
     from vcmcodec.vision.split import split_points
 
     facts = found.facts
+    if vision.fingerprint != facts.vision:
+        raise WeightsError(
+            f"the tasks model goes with vision network {facts.vision}; the one that is installed as"
+            f" such is {vision.fingerprint}"
+        )
     points = split_points(vision.network.config)
     if facts.split not in points or len(points[facts.split].channels) != 1:
         raise WeightsError(f"a tasks model cannot join at split point {facts.split}")

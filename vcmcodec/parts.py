@@ -67,10 +67,10 @@ class Parts:
         there = max(layer for layer in layers if set(range(layer + 1)) <= set(map(int, held)))
         if width is None:
             return there
-        wanted = next((layer for layer, value in WIDTHS.items() if value == float(width)), None)
+        wanted = next((layer for layer, value in WIDTHS.items() if value == width), None)
         if wanted is None:
             raise RequestError(
-                f"no width {width}; there are {', '.join(map(str, WIDTHS.values()))}"
+                f"no width {width!r}; there are {', '.join(map(str, WIDTHS.values()))}"
             )
         if wanted > there:
             raise RequestError(f"the file holds widths up to {WIDTHS[there]:g} only")

@@ -165,6 +165,15 @@ def checked_path(model: ModelFile) -> Path:
     return model.path
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """Time and size of a file, which tell caches of its content that it was replaced."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_mtime_ns, state.st_size
+
+
 @functools.lru_cache(maxsize=64)
 def _check_once(model: ModelFile, mtime_ns: int, size: int) -> None:
     load_bytes(model)
@@ -172,9 +181,16 @@ def _check_once(model: ModelFile, mtime_ns: int, size: int) -> None:
 
 def _read_manifest(path: Path) -> tuple[ModelFile, ...]:
     try:
-        content = json.loads(path.read_bytes())
+        state = path.stat()
+        return _parse_once(path, state.st_mtime_ns, state.st_size)
     except OSError as error:
         raise WeightsError(f"no list of models at {path}: {error.strerror or error}") from error
+
+
+@functools.lru_cache(maxsize=16)
+def _parse_once(path: Path, mtime_ns: int, size: int) -> tuple[ModelFile, ...]:
+    try:
+        content = json.loads(path.read_bytes())
     except ValueError as error:
         raise WeightsError(f"{path} is not JSON: {error}") from error
     try:

@@ -69,7 +69,7 @@ def encode(
 
     _refuse_what_features_need(spec, options)
     picture = pixels.read(image, limits)
-    plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device)
+    plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device, limits)
     tasks = choose_tasks(spec, options.tasks)
     job = _prepare(spec, picture, plan, tasks, options, device)
     usual = _default_base_quality(job.model, tasks, job.reduced, job.looking is not None)
@@ -78,7 +78,7 @@ def encode(
         levels = _levels(tasks, options, usual)
         both = options.base_quality is None and {info.task for info in tasks} == {TaskId.HUMAN}
         return job.noted(_encode_open(job.finish, job.pieces, levels, both))
-    plain = _search(job, usual, target)
+    plain = _search(dataclasses.replace(job, looking=None), usual, target)
     if job.looking is None:
         return plain
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TypeAlias, cast
@@ -43,6 +44,7 @@ class FileSource:
         self._file, self.name, self._owned = file, name, owned
         self._origin = file.tell()
         self.size = max(0, file.seek(0, io.SEEK_END) - self._origin)
+        self._lock = threading.Lock()  # a place is sought and read from as one
 
     def get_bytes(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`; fewer only at the end of the file."""
@@ -51,13 +53,14 @@ class FileSource:
             return b""
         parts = []
         try:
-            self._file.seek(self._origin + offset)
-            while left > 0:
-                part = self._file.read(left)
-                if not part:
-                    break
-                parts.append(part)
-                left -= len(part)
+            with self._lock:
+                self._file.seek(self._origin + offset)
+                while left > 0:
+                    part = self._file.read(left)
+                    if not part:
+                        break
+                    parts.append(part)
+                    left -= len(part)
         except (OSError, ValueError) as error:
             raise _cannot_read(self.name, error) from None
         return b"".join(parts)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -17,6 +20,7 @@ from vcmcodec.bitstream.describe import describe
 from vcmcodec.bitstream.parameters import FeatureParameters
 from vcmcodec.bitstream.select import group_ids, merge, select
 from vcmcodec.errors import FormatError, RequestError, TruncatedError
+from vcmcodec.sources import FileSource
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -277,3 +281,25 @@ def test_a_description_says_what_is_missing():
     assert all(task.whole for task in describe(Container.read(whole)).tasks)
     assert [task.whole for task in cut.tasks] == [False, True]
     assert not any(task.whole for task in part.tasks)
+
+
+def test_ids_may_be_numbers_of_any_kind() -> None:
+    header = Container.read(layered_file()).header
+    first = header.group_ids[0]
+    assert group_ids(header, [np.int64(first)]) == group_ids(header, [first]) == (first,)  # type: ignore[list-item]
+    with pytest.raises(RequestError, match="no group"):
+        group_ids(header, [1.5])  # type: ignore[list-item]
+
+
+def test_a_file_is_read_by_several_threads_at_once(tmp_path: Path) -> None:
+    """One sought while another was about to read."""
+    data = bytes(range(256)) * 4096
+    (tmp_path / "a").write_bytes(data)
+
+    def part(number: int) -> bool:
+        offset = 7919 * number % (len(data) - 64)
+        return source.get_bytes(offset, 64) == data[offset : offset + 64]
+
+    with (tmp_path / "a").open("rb", buffering=0) as file, ThreadPoolExecutor(8) as threads:
+        source = FileSource(file)
+        assert all(threads.map(part, range(4000)))

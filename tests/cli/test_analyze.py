@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 
 from vcmcodec.cli.analyze import command
 from vcmcodec.vision import drawing, weights
+from vcmcodec.vision.backend import ReferenceBackend
 from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.labels import VOC
 from vcmcodec.vision.network import VisionNetwork
@@ -193,3 +196,20 @@ def test_a_list_of_names_that_is_none_is_wrong_usage(
     labels.write_bytes(text)
     with pytest.raises(click.BadParameter, match="class name"):
         run(model, picture, "--labels", labels)
+
+
+def test_a_mask_that_cannot_be_made_is_a_failure(
+    model: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Networks without areas wrote no mask, and nothing was said of it."""
+    whole = ReferenceBackend.predict
+
+    def without_areas(*given: Any) -> Predictions:
+        return dataclasses.replace(whole(*given), label_map=None)
+
+    monkeypatch.setattr(ReferenceBackend, "predict", without_areas)
+    code, out = run(model, picture, "--mask", tmp_path / "m.png", "--json")
+    assert code == 1
+    assert json.loads(out)["error"]["message"].startswith("no mask")
+    assert json.loads(out)["classes"]
+    assert not (tmp_path / "m.png").exists()

@@ -135,6 +135,15 @@ def test_a_file_is_written_with_its_folders_and_the_usual_rights() -> None:
     assert os.listdir(target.parent) == ["a.vcm"]
 
 
+def test_a_file_that_is_replaced_keeps_its_rights() -> None:
+    target = Path("mine.vcm")
+    target.write_bytes(b"old")
+    target.chmod(0o600)
+    files.write_whole(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

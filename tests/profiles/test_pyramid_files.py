@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 import pyramid_model
 import vcmcodec
@@ -296,3 +298,10 @@ def test_features_of_a_picture_beyond_the_limits_are_refused(found: Features) ->
             vcmcodec.encode(
                 dataclasses.replace(found, geometry=geometry), profile="pyramid", limits=limits
             )
+
+
+@pytest.mark.parametrize("height", ["1e999", "[" * 100_000], ids=["infinite", "deep"])
+def test_sizes_that_are_no_numbers_are_one_error(found: Features, height: str) -> None:
+    about = json.dumps({"format": feature_files.FORMAT, "height": 0}).replace("0}", height + "}")
+    with pytest.raises(RequestError, match="is not a feature file"):
+        feature_files.read(save(found.tensors, {feature_files.KEY: about}))

@@ -100,3 +100,13 @@ def test_a_coder_writes_nothing_of_such_a_value(value: float) -> None:
     assert code(MOST - 1).finish()[0]
     with pytest.raises(RequestError, match="not below 524288 steps"):
         code(value)
+
+
+@pytest.mark.parametrize("effort", [0, 2])
+def test_features_that_are_too_large_are_refused_however_hard_one_looks(effort: int) -> None:
+    """The search looked values up by symbols of 64 bits."""
+    found = vcmcodec.features(photograph("coffee", 96, 128))
+    huge = {name: value * 1e30 for name, value in found.tensors.items()}
+    large = Features(found.split, huge, found.geometry, found.model)
+    with pytest.raises(RequestError, match="features are too large"):
+        encode(large, profile="pyramid", effort=effort)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save
+from safetensors import safe_open
+from safetensors.torch import load_file, save, save_file
 from test_vision_network import SMALL, small_network, tensors
 
 from vcmcodec import grouping
 from vcmcodec.errors import RequestError, WeightsError
 from vcmcodec.vision import drawing, weights
 from vcmcodec.vision.auto_groups import groups_from_predictions
-from vcmcodec.vision.backend import ReferenceBackend
+from vcmcodec.vision.backend import ReferenceBackend, open_backend
+from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.labels import VOC
-from vcmcodec.vision.network import SPLITS
+from vcmcodec.vision.network import SPLITS, VisionNetwork
 from vcmcodec.vision.predictions import (
     ClassScore,
     DetectedObject,
@@ -181,3 +185,43 @@ def test_areas_are_the_same_whatever_else_is_asked(tmp_path: Path) -> None:
     assert alone.label_map is not None
     assert both.label_map is not None
     np.testing.assert_array_equal(alone.label_map.labels, both.label_map.labels)
+
+
+def packed(tmp_path: Path, about: object) -> Path:
+    """A weight file of a small network that says something else of itself."""
+    network = VisionNetwork(VisionConfig(stem=8, c2=8, c3=8, c4=8, c5=8, pyramid=(8, 8, 8), head=8))
+    path = tmp_path / "small.safetensors"
+    path.write_bytes(weights.pack(network, labels=VOC, longer_side=64))
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        own = json.loads(file.metadata()[weights.KEY])
+    changed = {**own, **about} if isinstance(about, dict) else about
+    save_file(tensors, path, {weights.KEY: json.dumps(changed)})
+    return path
+
+
+@pytest.mark.parametrize(
+    "about",
+    [[], {"config": []}, {"config": {}}, {"labels": ["one"]}, {"longer_side": 0},
+     {"longer_side": -3}, {"format": "other"}],
+    ids=str,
+)  # fmt: skip
+def test_weights_that_say_something_else_are_refused_in_one_line(
+    about: object, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError) as caught:
+        weights.load(packed(tmp_path, about))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_is_replaced_is_read_again(tmp_path: Path) -> None:
+    path = packed(tmp_path, {"longer_side": 96})
+    assert open_backend(str(path)).longer_side == 96
+    packed(tmp_path, {"longer_side": 160})
+    assert open_backend(str(path)).longer_side == 160
+
+
+@pytest.mark.parametrize("given", [{"labels": VOC}, {"outputs": {"boxes": "a"}}], ids=str)
+def test_what_a_network_has_no_use_for_is_refused(given: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=f"{next(iter(given))}: reference networks take none"):
+        open_backend(str(packed(tmp_path, {})), **given)

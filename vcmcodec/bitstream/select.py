@@ -5,6 +5,7 @@ Substreams move as they are; no byte of them is understood here.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -80,7 +81,7 @@ def layers_of_width(header: Header, width: float) -> tuple[LayerId, ...]:
         if WIDTHS[layer] == width:
             return tuple(lower for lower in known if lower <= layer)
     listed = _listed(f"{WIDTHS[layer]:g}" for layer in known)
-    raise RequestError(f"no width {width:g} in this file; it has {listed}")
+    raise RequestError(f"no width {width!r} in this file; it has {listed}")
 
 
 def group_ids(header: Header, names: Iterable[int | str]) -> tuple[int, ...]:
@@ -101,7 +102,7 @@ def group_ids(header: Header, names: Iterable[int | str]) -> tuple[int, ...]:
 
 
 def _groups_called(header: Header, name: int | str) -> set[int]:
-    number = int(name) if isinstance(name, int) or (name.isascii() and name.isdigit()) else None
+    number = _as_id(name)
     if number in header.group_ids:
         return {number}
     found = {group.id for group in header.groups if group.label == name}
@@ -109,6 +110,16 @@ def _groups_called(header: Header, name: int | str) -> set[int]:
         labels = _listed(f"{group.id} {group.label}".strip() for group in header.groups)
         raise RequestError(f"no group {name!r} in this file; it has {labels or '0'}")
     return found
+
+
+def _as_id(name: int | str) -> int | None:
+    """A number, also one of numpy's or in digits; None where it is none."""
+    if isinstance(name, str):
+        return int(name) if name.isascii() and name.isdigit() else None
+    try:
+        return operator.index(name)
+    except TypeError:
+        return None
 
 
 # --- choosing --------------------------------------------------------------------------------

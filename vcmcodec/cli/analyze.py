@@ -85,8 +85,10 @@ class Analysis:
         told = finding.predictions.to_json(each.name, self._settings.task) | finding.facts
         if not self._style.json and not self._style.quiet:
             findings.tell(each.name, finding.predictions, self._settings.score)
-        if isinstance(finding.drawing, batch.Failure):
-            batch.fail(each.name, finding.drawing, self._style, told)
+        missing = [m for m in (finding.mask, finding.drawing) if isinstance(m, batch.Failure)]
+        if missing:
+            whole = batch.Failure(missing[0].code, "; ".join(one.message for one in missing))
+            batch.fail(each.name, whole, self._style, told)
             return False
         if self._style.json:
             show.json_line({"source": each.name} | told)
@@ -278,9 +280,9 @@ def command(
 ) -> int:
     r"""Say what is in pictures: objects, classes, areas.
 
-    Of a .vcm file, whole or cut down to its base layer, the base layer alone is read: large
-    pictures, and reduced ones, are seen through its preview, others straight from the latent.
-    --draw decodes what there is.
+    Of a .vcm file, whole or cut down to its base layer, the base layer alone is read.  What was
+    coded at the size at which the network looks, or below, is seen straight from the latent; larger
+    pictures through its preview.  --draw decodes what there is.
 
     \b
       vcm analyze street.jpg

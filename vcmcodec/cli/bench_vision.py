@@ -39,7 +39,7 @@ from vcmcodec.cli import files, options, show
 @click.option("--sheet", type=options.Result(".png", ".jpg", ".jpeg", ".webp"),
               help="Write the 24 worst pictures of the first network as one picture.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True,
-              help="Most threads of torch at which speed is measured.")  # fmt: skip
+              help="Speed is measured at one thread of torch and at so many.")  # fmt: skip
 @options.figures_as_json
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
@@ -78,20 +78,25 @@ def command(
     ]
     if teachers is not None:
         backends += vision_bench.open_teachers(teachers)
+    seen: list[Any] = []
     with bench.telling(quiet) as progress, torch_threads(threads):
-        counts = () if no_speed else (1, 2)
-        result = vision_bench.run(labelled, backends, threads=counts, progress=progress)
+        counts = () if no_speed else sorted({1, threads})
+        result = vision_bench.run(
+            labelled, backends, threads=counts, progress=progress, told=seen.append
+        )
         if sheet is not None:
             progress("drawing the worst pictures")
-            _write_sheet(labelled, backends[0][1], sheet)
+            _write_sheet(labelled, seen[0], sheet)
+            if not quiet:
+                show.say(f"{sheet}: the 24 worst pictures; truth is white")
     bench.finish({"vision": result}, vision_bench.tables(result), json_target)
 
 
-def _write_sheet(labelled: Any, backend: Any, target: Path) -> None:
-    from vcmcodec.evaluation import failures, vision_bench
+def _write_sheet(labelled: Any, found: Any, target: Path) -> None:
+    from vcmcodec import pixels
+    from vcmcodec.evaluation import failures
 
-    found = vision_bench.predict_all(labelled, backend, lambda line: None)
     out = io.BytesIO()
-    failures.contact_sheet(labelled, found.predictions).save(out, "PNG")
+    sheet = failures.contact_sheet(labelled, found.predictions)
+    pixels.save(sheet, out, target.suffix.removeprefix("."))
     files.write_whole(target, out.getvalue())
-    show.say(f"{target}: the 24 worst pictures; truth is white")

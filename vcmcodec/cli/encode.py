@@ -64,7 +64,7 @@ def encode_one(
         plan = codec.AUTO
     elif beside is not None:
         labels = dict(settings.labels) or None
-        plan = grouping.read(beside, size.height, size.width, labels)
+        plan = grouping.read(beside, size.height, size.width, labels, settings.limits)
     asked = codec.EncodeOptions(
         tasks=settings.tasks,
         quality=settings.quality,

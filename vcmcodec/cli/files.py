@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -253,6 +254,8 @@ def write_whole(target: Path, data: bytes) -> None:
         try:
             with temporary.open("xb") as file:
                 file.write(data)
+            if final.exists():
+                shutil.copymode(final, temporary)
             os.replace(temporary, final)
         finally:
             temporary.unlink(missing_ok=True)

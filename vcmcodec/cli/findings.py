@@ -69,15 +69,14 @@ class Finding:
         labels: all names that they may bear.
         facts: for `--json`, beside the results.
         warnings: one sentence each.
-        mask: None where it was not asked for.
-        drawing: the same; or why there is none.
+        mask, drawing: None where it was not asked for; or why there is none.
     """
 
     predictions: Predictions
     labels: tuple[str, ...]
     facts: dict[str, Any]
     warnings: tuple[str, ...]
-    mask: bytes | None
+    mask: bytes | Failure | None
     drawing: bytes | Failure | None
 
 
@@ -190,12 +189,14 @@ def in_picture(
     return Finding(found, backend.labels, facts, picture.warnings, mask, drawing)
 
 
-def _mask(found: Predictions, outputs: Outputs) -> bytes | None:
-    """The areas as a PNG, which loses nothing."""
+def _mask(found: Predictions, outputs: Outputs) -> bytes | Failure | None:
+    """The areas as a PNG, which loses nothing; or why there are none."""
     from vcmcodec.vision import drawing
 
-    if outputs.mask is None or found.label_map is None:
+    if outputs.mask is None:
         return None
+    if found.label_map is None:
+        return Failure("request", "no mask: what was looked at tells nothing of areas")
     out = io.BytesIO()
     drawing.mask_image(found.label_map).save(out, "PNG")
     return out.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,11 +38,10 @@ class PictureErrors:
 
 def count_errors(labelled: LabelledSet, found: Sequence[Predictions]) -> list[PictureErrors]:
     """Match boxes greedily, best score first, label by label; worst picture first."""
-    truth = labelled.truth()
-    names = {c["id"]: c["name"] for c in truth["categories"]}
-    errors = []
+    names = {c["id"]: c["name"] for c in labelled.truth()["categories"]}
+    boxes_of, errors = _annotations(labelled), []
     for image, result in zip(labelled.images, found, strict=True):
-        mine = [a for a in truth["annotations"] if a["image_id"] == int(image["id"])]
+        mine = boxes_of[int(image["id"])]
         boxes = np.array([a["bbox"] for a in mine], float).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         free = [True] * len(mine)
@@ -69,6 +69,14 @@ def count_errors(labelled: LabelledSet, found: Sequence[Predictions]) -> list[Pi
     return sorted(errors, key=lambda e: (e.quality, -e.missed - e.false))
 
 
+def _annotations(labelled: LabelledSet) -> dict[int, list[dict[str, Any]]]:
+    """The true boxes of each picture, by its id."""
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in labelled.truth()["annotations"]:
+        found[annotation["image_id"]].append(annotation)
+    return found
+
+
 def contact_sheet(
     labelled: LabelledSet, found: Sequence[Predictions], count: int = 24, columns: int = 6
 ) -> Image.Image:
@@ -79,13 +87,12 @@ def contact_sheet(
     rows = -(-len(worst) // columns)
     sheet = Image.new("RGB", (columns * TILE, rows * TILE), (30, 30, 30))
     order = {int(e.image["id"]): i for i, e in enumerate(worst)}
-    font = ImageFont.load_default(13)
+    font, boxes_of = ImageFont.load_default(13), _annotations(labelled)
     for picture in labelled.pictures():
         if picture.id not in wanted:
             continue
         result = found[place[picture.id]]
-        mine = [a for a in labelled.truth()["annotations"] if a["image_id"] == picture.id]
-        tile = _tile(picture.rgb(), mine, result, labelled.labels, font)
+        tile = _tile(picture.rgb(), boxes_of[picture.id], result, labelled.labels, font)
         errors = wanted[picture.id]
         text = f"{errors.hits} hit, {errors.missed} missed, {errors.false} false"
         ImageDraw.Draw(tile).text((4, TILE - 18), text, fill=(255, 255, 255), font=font)

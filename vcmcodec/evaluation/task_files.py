@@ -13,6 +13,7 @@ from vcmcodec.evaluation.task_codecs import own_file
 from vcmcodec.evaluation.task_subjects import FLOOR, FULL_SIZE, Outcome, Sides, own_version
 from vcmcodec.feature_parts import check_split
 from vcmcodec.models import find_tasks, load_model
+from vcmcodec.vision.backend import PROFILE as VISION
 from vcmcodec.vision.predictions import Predictions
 
 FROM_FILE = "from the file"
@@ -55,7 +56,9 @@ def _seeing_version(model: str | None, profile: str) -> str:
     if found is None:
         return words
     file, facts = found
-    return f"{words}, {file.id} ({file.sha256[:8]}) on network {facts.vision[:8]}"
+    seeing = pretrained.find(profile=VISION, fingerprint=facts.vision)
+    network = f"{seeing.id} ({seeing.sha256[:8]})"
+    return f"{words}, {file.id} ({file.sha256[:8]}) on network {network}"
 
 
 class FileSubject:

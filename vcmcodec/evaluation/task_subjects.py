@@ -159,18 +159,18 @@ def open_judge(
         labels: class names of an ONNX file that does not bring its own.
         tasks: what it is asked for.
     """
-    if name is not None and name.endswith(".pth"):
+    torchvision = name is not None and name.startswith("torchvision:")
+    if name is not None and name.endswith(".pth") and not torchvision:
         from vcmcodec.evaluation.teachers import TeacherBackend
 
         backend: Backend = TeacherBackend(Path(name))
     else:
         backend = open_backend(name, labels=labels)
-    if name is None or not Path(name).is_file():
-        if name is not None and ":" in name:
-            weights, title = name, name  # torchvision's: no file of ours to hash
-        else:
-            model = pretrained.find(profile=PROFILE, model_id=name)
-            weights, title = model.sha256, model.id
+    if name is not None and torchvision:
+        weights, title = backend.fingerprint, name.partition("=")[0]
+    elif name is None or not Path(name).is_file():
+        model = pretrained.find(profile=PROFILE, model_id=name)
+        weights, title = model.sha256, model.id
     else:
         weights, title = hashlib.sha256(Path(name).read_bytes()).hexdigest(), Path(name).stem
     told = PRIOR_SHARE, NEUTRAL, LEAST

@@ -89,6 +89,7 @@ def run(
     threads: Sequence[int] = (1, 2),
     repeats: int = 7,
     progress: Callable[[str], None] = lambda line: None,
+    told: Callable[[Found], None] = lambda found: None,
 ) -> VisionBench:
     """Score every network on the same pictures.
 
@@ -98,6 +99,7 @@ def run(
         threads: counts at which speed is measured; none for no speed.
         repeats: timed runs.
         progress: told what is going on.
+        told: is given what each network found, in turn.
     """
     for name, backend in backends:
         unknown = match_classes(labelled.labels, backend.labels).unknown
@@ -107,6 +109,7 @@ def run(
     masks = sum(1 for image in labelled.images if image.get("mask"))
     for name, backend in backends:
         found = predict_all(labelled, backend, _led_by(name, progress))
+        told(found)
         speed = measure_speed(backend, threads, repeats) if threads else None
         scores.append(_score(name, backend, labelled, found, speed))
     return VisionBench(

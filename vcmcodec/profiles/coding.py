@@ -63,7 +63,8 @@ def _in_bounds(*parts: Tensor) -> bool:
     return all(-VALUE_BOUND < float(end) < VALUE_BOUND for end in ends)
 
 
-def _refuse_out_of_bounds(*parts: Tensor) -> None:
+def refuse_out_of_bounds(*parts: Tensor) -> None:
+    """Raise RequestError where a latent, in steps, is too large for any file, or not finite."""
     if not _in_bounds(*parts):
         most = VALUE_BOUND // VALUE_UNIT
         raise RequestError(
@@ -150,7 +151,7 @@ class EncodingCoder:
         price: Tensor | None = None,
         digests: Mapping[int, hashlib._Hash] | None = None,
     ) -> None:
-        _refuse_out_of_bounds(latent, *(() if hyper is None else (hyper,)))
+        refuse_out_of_bounds(latent, *(() if hyper is None else (hyper,)))
         self.latent, self._hyper, self.tables, self.hand = latent, hyper, tables, hand
         self.runs = {g: RansEncoder(tables) for g in range(hand.groups)}
         self.digests = digests
@@ -183,7 +184,7 @@ class EncodingCoder:
         away = self.latent[rows, where] - mean / VALUE_UNIT
         symbols, closed = self._rounder(away, index, where)
         values = symbols * VALUE_UNIT + mean
-        _refuse_out_of_bounds(mean, values)
+        refuse_out_of_bounds(mean, values)
         self.closed += closed
         self._push(rows, _integers(symbols), _integers(index))
         return values

@@ -40,6 +40,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -163,6 +164,11 @@ def bound_network(fingerprint: str, device: str, name: str = "") -> ReferenceBac
         ) from error
     backend = open_backend(file.id, device=device)
     assert isinstance(backend, ReferenceBackend)
+    if backend.fingerprint != fingerprint:
+        raise WeightsError(
+            f"vision network {file.id} is not the one that its manifest describes: its fingerprint"
+            f" is {backend.fingerprint}, not {fingerprint}"
+        )
     return backend
 
 
@@ -187,7 +193,8 @@ def given_network(vision: str, fingerprint: str, device: str) -> Backend:
         WeightsError: it has other weights, or none.
         RequestError: the name means nothing, or there is no such device.
     """
-    backend = _open_once(vision, device)
+    path = Path(vision.removeprefix("torchvision:").partition("=")[2] or vision)
+    backend = _open_once(vision, device, pretrained.stamp(path))
     if backend.fingerprint != fingerprint:
         raise WeightsError(
             f"{vision} is another network than this model goes with: its weights have fingerprint"
@@ -197,7 +204,7 @@ def given_network(vision: str, fingerprint: str, device: str) -> Backend:
 
 
 @functools.lru_cache(maxsize=2)
-def _open_once(vision: str, device: str) -> Backend:
+def _open_once(vision: str, device: str, stamp: tuple[int, int]) -> Backend:
     from vcmcodec.vision.backend import open_backend
 
     return open_backend(vision, device=device)

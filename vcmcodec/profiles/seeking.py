@@ -21,7 +21,7 @@ from vcmcodec.nn.latent_codec import cell_grid
 from vcmcodec.nn.model_tensors import Model
 from vcmcodec.nn.rate_estimate import symbol_bits
 from vcmcodec.profiles.base_layer import code_base
-from vcmcodec.profiles.coding import Rounder
+from vcmcodec.profiles.coding import Rounder, refuse_out_of_bounds
 
 STEP = 0.125  # of the first look, in steps of the latent, over the root of the effort
 LAST_STEP = 0.1  # share of it that the last look makes
@@ -86,6 +86,9 @@ def seek(aim: Aim, latent: Tensor, effort: int) -> Tensor:
 
     Returns:
         A latent of the same shape, which may be the first.
+
+    Raises:
+        RequestError: the latent is too large for any file.
     """
     codec = aim.model.codec
     gain = codec.gains.gain(aim.level, slice(0, latent.shape[1]))
@@ -102,6 +105,7 @@ def seek(aim: Aim, latent: Tensor, effort: int) -> Tensor:
         return coder.bits + aim.away(decoded).cpu()
 
     first = (latent.clone() * gain).detach()
+    refuse_out_of_bounds(first)
     steps = first.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([steps], lr=STEP / effort**0.5, betas=MOMENTS)
     best, least = first, float("inf")

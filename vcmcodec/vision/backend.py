@@ -134,7 +134,7 @@ def open_backend(
             weights file, or `torchvision:NAME=download`, which lets torchvision fetch its own.
         device: torch device of the reference and torchvision networks.
         longer_side: input size in pixels instead of the model's own.
-        labels: class names of an ONNX file that does not bring its own.
+        labels: class names of an ONNX file or a torchvision network that does not bring its own.
         outputs: what the outputs of an ONNX file are, fields of `OnnxSpec`; guessed if None.
 
     Raises:
@@ -144,15 +144,18 @@ def open_backend(
     if name is not None and name.startswith("torchvision:"):
         from vcmcodec.vision.torchvision_backend import TorchvisionBackend
 
+        _refuse("torchvision's networks", size=longer_side, outputs=outputs)
         kind, _, file = name.removeprefix("torchvision:").partition("=")
         if file == DOWNLOAD:
-            return TorchvisionBackend(kind, download=True, device=device)
-        return TorchvisionBackend(kind, Path(file) if file else None, device=device)
+            return TorchvisionBackend(kind, download=True, device=device, labels=labels)
+        path = Path(file) if file else None
+        return TorchvisionBackend(kind, path, device=device, labels=labels)
     if name is not None and name.endswith(".onnx"):
         from vcmcodec.vision.onnx_backend import OnnxBackend, read_spec
 
         spec = None if outputs is None else read_spec(outputs)
         return OnnxBackend(Path(name), spec=spec, labels=labels, longer_side=longer_side)
+    _refuse("reference networks", labels=labels, outputs=outputs)
     if name is not None and name.endswith(".safetensors"):
         path = Path(name)
     elif name is not None and Path(name).is_file():
@@ -160,11 +163,18 @@ def open_backend(
     else:
         path = pretrained.checked_path(pretrained.find(profile=PROFILE, model_id=name))
     try:
-        return ReferenceBackend(_load(path, device), longer_side)
+        return ReferenceBackend(_load(path, device, pretrained.stamp(path)), longer_side)
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"no device {device}: {str(error).splitlines()[0]}") from error
 
 
+def _refuse(kind: str, **given: object) -> None:
+    """Raise RequestError where something is given that a kind of network has no use for."""
+    for name, value in given.items():
+        if value is not None:
+            raise RequestError(f"{name}: {kind} take none")
+
+
 @functools.lru_cache(maxsize=4)
-def _load(path: Path, device: str) -> weights.VisionModel:
+def _load(path: Path, device: str, stamp: tuple[int, int]) -> weights.VisionModel:
     return weights.load(path, device)

@@ -11,9 +11,9 @@ are read, and never changed.
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,15 +42,14 @@ class Given(nn.Module):
         return self._features
 
 
-@contextmanager
-def replaced(network: nn.Module, name: str, stand_in: nn.Module) -> Iterator[None]:
-    """Put another module in the place of a part, for a while."""
-    own = getattr(network, name)
-    setattr(network, name, stand_in)
-    try:
-        yield
-    finally:
-        setattr(network, name, own)
+def replaced(network: nn.Module, name: str, stand_in: nn.Module) -> Any:
+    """A network of the same parts but one, which another module stands for.
+
+    The network itself stays as it is: others may be looking through it.
+    """
+    other = copy.copy(network)
+    other._modules = {**network._modules, name: stand_in}
+    return other
 
 
 def normal(rgb: Tensor) -> Tensor:
@@ -155,8 +154,7 @@ class CutClassifier(nn.Module):
         logits: Tensor
         if self.splits[-1] == FEATURES:
             # some networks go on in place, which must not change what the caller holds
-            with replaced(net, FEATURES, Given(last.clone())):
-                logits = net(last)
+            logits = replaced(net, FEATURES, Given(last.clone()))(last)
         else:
             logits = net.fc(torch.flatten(net.avgpool(last), 1))
         return logits

@@ -61,7 +61,9 @@ def read(source: Source) -> Features:
             raise ValueError("the network's input is too large")
         tensors = load(data)
         split, model = str(about["split"]), str(about["model"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (
+        SafetensorError, KeyError, OverflowError, RecursionError, TypeError, ValueError
+    ) as error:  # fmt: skip
         raise RequestError(f"{name} is not a feature file: {error}") from error
     for key, value in tensors.items():
         if value.dim() != 4 or value.shape[0] != 1 or not value.is_floating_point():

@@ -194,13 +194,13 @@ class TorchvisionBackend:
             tensors = tensors["only"]
         # the network's own forward does the rest; the picture only says how large it is
         blank = torch.zeros((1, 3, geometry.padded_height, geometry.padded_width))
-        with replaced(self.network, "backbone", Given(tensors)):
-            return self._run(blank.to(self._device))
+        tail = replaced(self.network, "backbone", Given(tensors))
+        return self._run(tail, blank.to(self._device))
 
-    def _run(self, image: Tensor) -> Any:
+    def _run(self, network: nn.Module, image: Tensor) -> Any:
         if self._kind == "detection":
-            return self.network([image[0]])[0]
-        out = self.network(normal(image))
+            return network([image[0]])[0]
+        out = network(normal(image))
         return out["out"] if self._kind == "segmentation" else out
 
     def _prepare(self, rgb: Pixels) -> tuple[Tensor, InputGeometry]:
@@ -244,7 +244,7 @@ class TorchvisionBackend:
     ) -> Predictions:
         """See `Backend`."""
         image, geometry = self._prepare(rgb)
-        return self.results(self._run(image), geometry, score)
+        return self.results(self._run(self.network, image), geometry, score)
 
 
 def _kind_of(module: str) -> str:

@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 
+from vcmcodec.colour import one_line
 from vcmcodec.errors import WeightsError
 from vcmcodec.nn.unfilled import Unfilled
 from vcmcodec.vision.config import VisionConfig
@@ -105,15 +106,18 @@ def load(path: Path, device: str | torch.device = "cpu") -> VisionModel:
         raise WeightsError(f"cannot read vision weights {path}: {error}") from error
     try:
         about = json.loads(metadata.get(KEY, "{}"))
-        if about.get("format") != FORMAT:
-            raise WeightsError(f"{path} holds {about.get('format', 'no vision network')}")
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            found = about.get("format", "none") if isinstance(about, dict) else "none"
+            raise WeightsError(f"{path} holds no vision network of format {FORMAT}, but {found}")
         with Unfilled():
             network = VisionNetwork(VisionConfig.read(about["config"])).fold()
         network.load_state_dict(tensors)
         labels, longer = tuple(about["labels"]), int(about["longer_side"])
+        if len(labels) != network.config.classes or longer < 1:
+            raise ValueError(f"{len(labels)} labels, input size {longer}")
         mark = str(about.get("features", mark))
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise WeightsError(f"{path} does not hold a vision network: {error}") from error
+    except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise WeightsError(f"{path} does not hold a vision network: {one_line(error)}") from error
     network = channels_last(network.to(device))
     network.requires_grad_(False)
     return VisionModel(network, labels, longer, about.get("facts", {}), mark)
