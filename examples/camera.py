@@ -49,7 +49,7 @@ def main(
                 record(picture, link, store, quality)
             except vcmcodec.VcmError as error:
                 refused.add(state)
-                click.echo(f"{picture.name}: {error}", err=True)
+                click.echo(str(error), err=True)  # which names the picture
         for wanted in sorted((link / "wanted").glob("*.vcm")):
             try:
                 send_rest(wanted, link, store)

@@ -3,18 +3,20 @@
     python examples/private_copies.py archive/ public/ --drop person
 
 The groups with that label are left out of every copy.  No picture is decoded or coded again: bytes
-are moved, and everything else stays as it was, to the bit.  Without their label, box and shape, too
-(--redact, the default), nobody can tell what was dropped; with --no-redact the outline stays, and
-`vcm merge` with the original gives back the whole.
+are moved, and everything else stays as it was, to the bit.  Label and box go, too (--redact, the
+default): which cells are missing can be seen, and not what was there; with --no-redact they stay,
+and `vcm merge` with the original gives back the whole.
 
 A copy is as private as the groups are right: whom nobody marked in `vcm encode --groups` is in the
-background, and stays.  So a file without any groups is refused, not copied.  Nor should pictures
+background, and stays.  So a file without any groups is refused, not copied, and a label that is in
+no file at all, misspelt perhaps, is an error before anything is copied.  Nor should pictures
 for machines alone that have groups be encoded with --effort: it adapts all groups together, so that
 those which stay were chosen with the others in view.  Unasked, `vcm encode` does not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -31,8 +33,12 @@ from vcmcodec.errors import RequestError
 @click.option("--redact/--no-redact", default=True, help="Drop label, box and shape as well.")
 def main(archive: Path, public: Path, drop: tuple[str, ...], redact: bool) -> None:
     """Copy all files of ARCHIVE to PUBLIC without the groups that have one of the labels."""
+    found = sorted(archive.rglob("*.vcm"))
+    unknown = set(drop) - labels_of(found)
+    if unknown:
+        raise click.UsageError(f"no file has a group called {', '.join(sorted(unknown))}")
     failed = 0
-    for file in sorted(archive.rglob("*.vcm")):
+    for file in found:
         name = file.relative_to(archive)
         try:
             copy, dropped = private_copy(file, set(drop), redact)
@@ -49,6 +55,15 @@ def main(archive: Path, public: Path, drop: tuple[str, ...], redact: bool) -> No
             f"{name}: {dropped} groups dropped, {len(copy):,} of {file.stat().st_size:,} bytes"
         )
     sys.exit(1 if failed else 0)
+
+
+def labels_of(found: list[Path]) -> set[str]:
+    """The labels of all groups of some files; of those that cannot be read, none."""
+    labels = set()
+    for file in found:
+        with contextlib.suppress(vcmcodec.VcmError), vcmcodec.open(file) as reader:
+            labels |= {group.label for group in reader.groups}
+    return labels
 
 
 def private_copy(file: Path, drop: set[str], redact: bool) -> tuple[bytes, int]:

@@ -253,6 +253,9 @@ def test_coco_annotations_are_read_with_their_category_names() -> None:
         '{"annotations": [], "categories": 7}',
         '{"annotations": [{"category_id": [], "bbox": [0,0]}]}',
         '{"annotations": [], "categories": [3]}',
+        "null", "7", '{"annotations": [], "images": 7}',
+        '{"annotations": [{"image_id": 1, "bbox": [0,0,1,1]}], "images": [{"id": 1}, {"id": 2}]}',
+        '{"annotations": [{"bbox": [0,0,1,1]}], "images": [{"width": 64, "height": 32}]}',
     ],
 )  # fmt: skip
 def test_broken_json_is_refused_and_nothing_worse(text: str) -> None:

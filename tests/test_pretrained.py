@@ -112,3 +112,17 @@ def test_the_models_of_this_checkout_are_whole(monkeypatch: pytest.MonkeyPatch) 
         assert pretrained.checked_path(model).is_file()
         assert (model.path.parent / model.card).is_file()
         assert model.licence
+
+
+def test_a_file_keeps_its_model_where_another_takes_the_name(
+    added: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models of one's own, exported under the usual name, hid those that wrote one's files."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "manifest.json").write_text(json.dumps({"models": [entry("first", b"shipped")]}))
+    monkeypatch.setattr(pretrained, "_OWN_DIRECTORIES", (own,))
+    shipped = hashlib.sha256(b"shipped").hexdigest()[:16]
+    assert pretrained.find(model_id="first").path == added / "first.safetensors"
+    assert pretrained.find(fingerprint=shipped).path == own / "first.safetensors"
+    assert [model.id for model in pretrained.models()] == ["first", "second"]

@@ -7,6 +7,7 @@ there.  Rooms are imported when a function is called, so that importing this cos
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from vcmcodec.errors import PictureError, RequestError, warn
@@ -73,7 +74,12 @@ def encode(
         tasks, quality, base_quality, longer_side, effort, target_size, target_bpp,
         profile, model, split, vision, digest, text,
     )  # fmt: skip
-    encoded = codec.encode_any(image, options, groups=groups, device=device, limits=limits)
+    try:
+        encoded = codec.encode_any(image, options, groups=groups, device=device, limits=limits)
+    except PictureError as error:
+        if isinstance(image, str | os.PathLike):
+            raise PictureError(f"{os.fspath(image)}: {error}") from error
+        raise
     warn(encoded.warnings)
     return encoded.data
 

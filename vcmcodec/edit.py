@@ -44,7 +44,9 @@ def extract(
         width: keep what a decoder of this width reads: 0.25, 0.5 or 1.0.
         groups: keep these groups, by id or label; the group map stays whole, for `merge`.
         drop_groups: keep all groups but these.
-        redact: remove every trace of the groups that are not kept: label, box and shape.
+        redact: of the groups that are not kept remove label, score and box, and make one of their
+            cells; with them go texts and what else may speak of them.  Where cells are missing
+            stays to be seen.
         limits: what to accept.
 
     Raises:

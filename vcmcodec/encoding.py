@@ -30,6 +30,7 @@ _KINDS: Mapping[str, tuple[type, str]] = {  # of options that may be None, but n
     **dict.fromkeys(("model", "split", "vision"), (str, "a name")),
 }
 AUTO = "auto"  # groups by the vision network; a file of that name is ./auto
+SEARCH_WIDTH = 5  # hundredths of quality within which a size is looked for
 SEARCH_STEPS = 12  # bisections of the rate level in a search for a size
 FITTING_TRIES, FITTING_STEP = 4, 150  # of an adapted file that should fit a target
 
@@ -154,8 +155,10 @@ def plan_groups(
         plan = grouping.from_boxes(find_groups(rgb, device=device), *size)
     elif isinstance(groups, str | bytes | os.PathLike):
         plan = grouping.read(groups, *size, limits=limits)
-    else:
+    elif isinstance(groups, Sequence):
         plan = grouping.from_boxes(cast("Sequence[Mapping[str, Any]]", groups), *size)
+    else:
+        raise RequestError(f"no groups can be made of a {type(groups).__name__}")
     grid = -(-height // CELL), -(-width // CELL)
     if plan.labels.shape != grid:
         raise RequestError(f"the groups are for {plan.labels.shape} cells, the picture has {grid}")
@@ -274,7 +277,7 @@ def search(at: Callable[[int], Encoded], target: int, low: int = 0) -> Encoded:
             f"the picture cannot be coded in {target:,} bytes; the least is {len(best.data):,}"
         )
     for _ in range(SEARCH_STEPS):
-        if high - low <= 5:
+        if high - low <= SEARCH_WIDTH:
             break
         middle = (low + high + 1) // 2
         one = at(middle)

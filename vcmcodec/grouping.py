@@ -23,7 +23,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -244,7 +244,7 @@ def read(
     if is_boxes(data):
         if names:
             raise RequestError("boxes carry their own labels; other labels are for masks only")
-        return from_boxes(_boxes_of(data), height, width)
+        return from_boxes(_boxes_of(data, height, width), height, width)
     with pixels.open_image(data, (limits or Limits()).max_pixels) as image:
         return from_image(image, height, width, names)
 
@@ -382,7 +382,7 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _boxes_of(data: bytes) -> list[dict[str, Any]]:
+def _boxes_of(data: bytes, height: int, width: int) -> list[dict[str, Any]]:
     """The list of boxes in a JSON file, with COCO's category names as labels."""
     try:
         content = json.loads(data)
@@ -390,14 +390,25 @@ def _boxes_of(data: bytes) -> list[dict[str, Any]]:
         raise PictureError(f"not a JSON list of boxes: {error}") from error
     if isinstance(content, list):
         return content
+    if not isinstance(content, dict):
+        raise PictureError("not a JSON list of boxes")
     boxes, categories = content.get("annotations"), content.get("categories", [])
     if not _is_list_of_objects(boxes) or not _is_list_of_objects(categories):
         raise PictureError('a JSON object of boxes needs a list "annotations", as COCO has it')
-    if len({str(box.get("image_id")) for box in boxes}) > 1:
+    pictures = content.get("images", [])
+    if not _is_list_of_objects(pictures):
+        raise PictureError('"images" of a JSON object of boxes is no list of objects')
+    if len(pictures) > 1 or len({str(box.get("image_id")) for box in boxes}) > 1:
         raise PictureError("annotations of several pictures; give those of this picture alone")
+    for picture in pictures:
+        told = picture.get("width", width), picture.get("height", height)
+        if told != (width, height):
+            raise PictureError(
+                f"annotations of a picture of {told[0]} x {told[1]}; this one is {width} x {height}"
+            )
     names = {str(each.get("id")): str(each.get("name", "")) for each in categories}
     return [{"label": names.get(str(box.get("category_id")), ""), **box} for box in boxes]
 
 
-def _is_list_of_objects(value: Any) -> bool:
+def _is_list_of_objects(value: Any) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)

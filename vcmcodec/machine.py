@@ -90,6 +90,7 @@ def analyze_reader(
 ) -> Predictions:
     """The same of a file that is open already; see `analyze`."""
     tasks = machine_tasks(tasks)
+    _check_score(score)
     if catalogue.profile(reader.header.profile).source == "features":
         found, present = feature_codec.analyze_reader(reader, tasks, score, groups, device, vision)
         return _only_present(found, present)
@@ -119,12 +120,18 @@ def analyze_picture(
         WeightsError: the network is not installed.
     """
     asked = None if tasks is None else machine_tasks(tasks)
+    _check_score(score)
     backend = open_backend(vision, device=device)
     lacking = [task for task in asked or () if task not in backend.tasks]
     if lacking:
         able = ", ".join(backend.tasks)
         raise RequestError(f"this network does not do {', '.join(lacking)}; it does {able}")
     return backend.predict(rgb, asked, score)
+
+
+def _check_score(score: float) -> None:
+    if not 0 <= score <= 1:  # also refuses NaN
+        raise RequestError(f"score {score} is outside 0 to 1")
 
 
 def shortfalls(reader: Reader, tasks: catalogue.Tasks = TASKS) -> tuple[str, ...]:

@@ -271,6 +271,8 @@ def save(
     name = save_format(format)
     if name in _OPAQUE_FORMATS and "A" in image.getbands():
         raise RequestError(f"{name} has no transparency; choose a background colour, or PNG")
+    if format.lower().endswith("pgm") and image.mode != "L":
+        raise RequestError("a .pgm holds grey pictures alone; write .ppm, or PNG")
     icc = None if name in ("PPM", "BMP") else image.info.get("icc_profile")
     options = _SAVE_OPTIONS[name] | ({"icc_profile": icc} if icc else {})
     destination = os.fspath(target) if isinstance(target, os.PathLike) else target

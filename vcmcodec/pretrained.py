@@ -80,16 +80,24 @@ def models() -> tuple[ModelFile, ...]:
         WeightsError: a manifest is damaged, or the folder that `VCMCODEC_WEIGHTS` names has none.
     """
     found: dict[str, ModelFile] = {}
-    for directory in directories():
-        for model in _read_manifest(directory / MANIFEST):
-            found.setdefault(model.id, model)
+    for model in _listed():
+        found.setdefault(model.id, model)
     return tuple(found.values())
+
+
+def _listed() -> list[ModelFile]:
+    """Every model, also those that one of another folder takes the name of."""
+    folders = directories()
+    return [model for folder in folders for model in _read_manifest(folder / MANIFEST)]
 
 
 def find(
     profile: str | None = None, model_id: str | None = None, fingerprint: str | bytes | None = None
 ) -> ModelFile:
     """Find one model; whatever is given must agree.
+
+    A fingerprint finds its model under whatever name, so files keep the model that wrote them where
+    another one has taken its name.
 
     Args:
         profile: name of a profile; alone, its default model is meant.
@@ -101,7 +109,7 @@ def find(
     """
     if isinstance(fingerprint, bytes):
         fingerprint = fingerprint.hex()
-    everything = models()
+    everything = models() if fingerprint is None else tuple(_listed())
     fitting = [
         model
         for model in everything

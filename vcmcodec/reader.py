@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -285,7 +285,7 @@ class Reader:
             inside = np.isin(labels, list(chosen))
             there |= inside
             scene.synthesise(got.model, values, level, labels, size, wanted=inside, onto=rgb)
-        notes = []
+        notes = list(_missing(self, groups, choice.layers))
         least = min(choice.layers.values())
         if least < top:
             notes.append(f"some groups are there up to layer {least.name.lower()} only")
@@ -309,8 +309,8 @@ class Reader:
             VcmError: as `inspect`.
         """
         got = self._fetch(groups, self.parts.top_layer(WIDTHS[LayerId.BASE]), (), device)
-        self.note(())
         choice = got.parts.choice
+        self.note(_missing(self, groups, choice.layers))
         values, level = self._values(got, LayerId.BASE, set(choice.layers))
         ids = tuple(self.header.group_ids[k] for k in sorted(choice.layers))
         present = np.isin(got.labels, list(choice.layers))
@@ -328,7 +328,7 @@ class Reader:
         if profile.source != "picture":
             raise RequestError(
                 f"the file holds features (profile {profile.name}), not a picture: analyze it, or"
-                " decode it to a .safetensors file"
+                " decode it to a .safetensors file (--format safetensors)"
             )
         parts = self.parts.fetch(self.parts.positions(groups), top, more)
         labels = self.parts.labels(parts.data)
@@ -345,6 +345,19 @@ class Reader:
         runs = self.parts.runs(got.parts, layer, chosen)
         values = scene.decode_values(got.model, self.header, got.labels, got.levels, runs, layer)
         return values, got.levels.at(layer, got.model.codec.latent.levels)
+
+
+def _missing(
+    reader: Reader, groups: Sequence[str | int] | str | int | None, there: Collection[int]
+) -> tuple[str, ...]:
+    """What is to be said of groups that were asked for and that the file does not hold."""
+    if groups is None:
+        return ()
+    ids = reader.header.group_ids
+    gone = [ids[k] for k in reader.parts.positions(groups) if k not in there]
+    names = {group.id: f"{group.id} {group.label}".strip() for group in reader.groups}
+    told = ", ".join(names.get(number, str(number)) for number in gone)
+    return (f"nothing of group {told} is in this file",) if gone else ()
 
 
 def _finish(

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from vcmcodec import catalogue, grouping, pixels, reduction
+from vcmcodec import catalogue, grouping, pixels, reduction, scene_levels
 from vcmcodec.bitstream import container as files
 from vcmcodec.bitstream import icc, texts
 from vcmcodec.bitstream.constants import MAX_RATE_LEVEL, Kind, LayerId, ProfileId, TaskId
@@ -17,6 +17,7 @@ from vcmcodec.bitstream.limits import Limits
 from vcmcodec.bitstream.parameters import CodedSize
 from vcmcodec.bitstream.profile_rules import CODERS
 from vcmcodec.encoding import (
+    SEARCH_WIDTH,
     Encoded,
     EncodeOptions,
     Groups,
@@ -34,7 +35,6 @@ from vcmcodec.encoding import (
 from vcmcodec.errors import RequestError
 from vcmcodec.models import (
     TasksModel,
-    default_base_quality,
     default_effort,
     default_longer_side,
     load_model,
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from vcmcodec.nn.model_tensors import Model
     from vcmcodec.profiles.scene import Levels, Piece, Source, Tally
 
+WELL_FILLED = 0.97  # of a wanted size
 OPENING_STEP = 500  # hundredths of quality between two tries for a picture unlike photographs
 ADAPTED_TOGETHER = (
     "groups are adapted together: what is coded of one was chosen with the others in view"
 )
-MACHINE_TASKS = (TaskId.DETECTION, TaskId.CLASSIFICATION, TaskId.SEGMENTATION)
 
 
 @plain_torch()
@@ -72,10 +72,10 @@ def encode(
     plan = plan_groups(groups, picture.height, picture.width, picture.rgb, device, limits)
     tasks = choose_tasks(spec, options.tasks)
     job = _prepare(spec, picture, plan, tasks, options, device)
-    usual = _default_base_quality(job.model, tasks, job.reduced, job.looking is not None)
+    usual = scene_levels.usual_base_quality(job.model, tasks, job.reduced, job.looking is not None)
     target = target_bytes(options, picture.height, picture.width)
     if target is None:
-        levels = _levels(tasks, options, usual)
+        levels = scene_levels.choose(tasks, options, usual)
         both = options.base_quality is None and {info.task for info in tasks} == {TaskId.HUMAN}
         return job.noted(_encode_open(job.finish, job.pieces, levels, both))
     plain = _search(dataclasses.replace(job, looking=None), usual, target)
@@ -244,11 +244,6 @@ def _looking(
     return _Looking(found, effort)
 
 
-def _machine_names(tasks: Sequence[TaskInfo]) -> tuple[str, ...]:
-    asked = {info.task for info in tasks}
-    return tuple(catalogue.task(task).name for task in MACHINE_TASKS if task in asked)
-
-
 def _coded_size(
     picture: pixels.Picture, model: Model, tasks: Sequence[TaskInfo], options: EncodeOptions
 ) -> tuple[int, int]:
@@ -282,61 +277,16 @@ def _reduced(
     return reduction.reduce(rgb, size, plan.ids, coded.ids), coded
 
 
-def _default_base_quality(
-    model: Model, tasks: Sequence[TaskInfo], reduced: bool, adapted: bool
-) -> float:
-    """The cheapest base that serves every machine task that is asked for."""
-    from vcmcodec.profiles.scene import DEFAULT_BASE_QUALITY
-
-    measured = default_base_quality(
-        model.fingerprint, _machine_names(tasks), reduced=reduced, adapted=adapted
-    )
-    return DEFAULT_BASE_QUALITY if measured is None else measured
-
-
-def _levels(tasks: Sequence[TaskInfo], options: EncodeOptions, usual_base: float) -> Levels:
-    """Rate levels of base and people (see docs/architecture.md, "Quality, tasks and layers")."""
-    from vcmcodec.profiles.scene import DEFAULT_QUALITY, Levels
-
-    asked = {info.task for info in tasks}
-    if TaskId.HUMAN not in asked:
-        return Levels(_only_level(options, usual_base), None)
-    quality = DEFAULT_QUALITY if options.quality is None else options.quality
-    people = rate_level("quality", quality)
-    if options.base_quality is not None:
-        base = rate_level("base quality", options.base_quality)
-    elif asked == {TaskId.HUMAN}:
-        base = people
-    else:
-        base = min(rate_level("base quality", usual_base), people)
-    if base > people:
-        raise RequestError(
-            f"base quality {base / 100:g} is above the picture's quality {people / 100:g}"
-        )
-    return Levels(base, people)
-
-
-def _only_level(options: EncodeOptions, usual: float) -> int:
-    """The level of a file for machines alone, whose only layer is the base.
-
-    Raises:
-        RequestError: two are given.
-    """
-    if options.base_quality is not None:
-        if options.quality is not None:
-            raise RequestError(
-                "a file for machines alone has one quality: give quality or base quality, not both"
-            )
-        return rate_level("base quality", options.base_quality)
-    return rate_level("quality", usual if options.quality is None else options.quality)
-
-
 def _search(job: _Job, usual_base: float, target: int) -> Encoded:
     """The highest quality whose file is no larger than the target.
+
+    Where a base fit for machines would leave much of it empty, the base is finer.
 
     Raises:
         RequestError: even the lowest is larger; or a base quality, for a file of a base alone.
     """
+    from vcmcodec.profiles.scene import REFINED_FROM
+
     tasks, options, low = job.tasks, job.options, 0
     if options.base_quality is not None:
         if TaskId.HUMAN not in {info.task for info in tasks}:
@@ -344,9 +294,12 @@ def _search(job: _Job, usual_base: float, target: int) -> Encoded:
         low = rate_level("base quality", options.base_quality)
     pieces = list(job.pieces())
 
-    def at(level: int) -> Encoded:
+    def with_base(level: int, base: float) -> Encoded:
         changed = dataclasses.replace(options, quality=level / 100)
-        made = job.finish(_levels(tasks, changed, usual_base), pieces)
+        return job.finish(scene_levels.choose(tasks, changed, base), pieces)
+
+    def at(level: int) -> Encoded:
+        made = with_base(level, usual_base)
         if 0 < level == low and len(made.data) > target:
             raise RequestError(
                 f"with base quality {low / 100:g} the picture cannot be coded in {target:,} bytes;"
@@ -354,7 +307,24 @@ def _search(job: _Job, usual_base: float, target: int) -> Encoded:
             )
         return made
 
-    return search(at, target, low)
+    found = search(at, target, low)
+    levels = {info.layer: info.rate_level for info in found.header.layers}
+    people = levels.get(LayerId.MID)
+    nearest = REFINED_FROM - 1
+    if people is None or len(found.data) >= WELL_FILLED * target:
+        return found
+    if not nearest - SEARCH_WIDTH <= people - levels[LayerId.BASE] <= nearest:
+        return found
+    # One level more, and the base's channels are coded again: a step of half the file.  In between
+    # lie files whose base is finer than machines need, and whose channels people then share.
+    if options.base_quality is not None:
+        note = f"the next finer file refines the base layer, and does not fit into {target:,} bytes"
+        return dataclasses.replace(found, warnings=(*found.warnings, note))
+
+    def shared(level: int) -> Encoded:
+        return with_base(level, max(usual_base, (level - nearest) / 100))
+
+    return search(shared, target, people)
 
 
 def _header(

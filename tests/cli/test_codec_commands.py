@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from conftest import Run
+from photographs import photograph
 
 BOXES = [{"label": "cat", "score": 0.9, "box": [32, 16, 40, 40]},
          {"label": "dog", "box": [0, 48, 20, 16]}]  # fmt: skip
@@ -204,3 +205,63 @@ def test_a_model_that_is_not_there_is_named(vcm: Run, hand_made: bytes, picture:
     assert ran.code == 1
     assert "nothing" in ran.stderr
     assert sorted(os.listdir()) == ["a.png", "boxes.json", "foreign.vcm"]
+
+
+def test_sizes_are_met_where_a_refinement_would_be_too_much(vcm: Run, picture: object) -> None:
+    """From quality 65 on files grew by half at once, and what lay between was out of reach."""
+    image = photograph("coffee", 256, 320, 60, 100)
+    Image.fromarray(image).save("coffee.png")
+
+    def size(*options: str) -> int:
+        assert vcm("encode", "coffee.png", "-o", "x.vcm", *options).code == 0
+        return Path("x.vcm").stat().st_size
+
+    below, above = size("-Q", "64.9"), size("-Q", "65")
+    assert above > 1.2 * below
+    for share in (0.3, 0.7):
+        target = round(below + share * (above - below))
+        assert 0.97 * target < size("--target-size", str(target)) <= target
+        given = ("--target-size", str(target), "--base-quality", "45")
+        ran = vcm("encode", "coffee.png", "-o", "x.vcm", *given)
+        assert "does not fit" in ran.stderr
+        assert Path("x.vcm").stat().st_size <= below * 1.01
+
+
+def test_groups_that_are_not_there_and_texts_that_go_are_told(vcm: Run, picture: object) -> None:
+    boxes = [{"label": "one", "box": [0, 0, 40, 40]}, {"label": "two", "box": [64, 64, 40, 30]}]
+    Path("boxes.json").write_text(json.dumps(boxes))
+    assert (
+        vcm("encode", "a.png", "-o", "g.vcm", "--groups", "boxes.json", "--text", "k=v").code == 0
+    )
+    ran = vcm("extract", "g.vcm", "-o", "one.vcm", "-g", "one", "--redact")
+    assert "texts are left out" in ran.stderr
+    assert vcm("extract", "g.vcm", "-o", "one.vcm", "-g", "one").stderr == ""
+    ran = vcm("decode", "one.vcm", "-o", "one.png", "-g", "one,two")
+    assert (ran.code, "nothing of group 2 two is in this file" in ran.stderr) == (0, True)
+    vcm("extract", "g.vcm", "-o", "base.vcm", "--layer", "base")
+    vcm("extract", "g.vcm", "-o", "full.vcm", "--layer", "full")
+    ran = vcm("merge", "base.vcm", "full.vcm", "-o", "m.vcm")
+    assert "layer mid is in none of the parts" in ran.stderr
+
+
+def test_a_damaged_layer_for_people_leaves_the_base_s_picture(vcm: Run, picture: object) -> None:
+    assert vcm("encode", "a.png", "-o", "a.vcm").code == 0
+    data = bytearray(Path("a.vcm").read_bytes())
+    data[-40] ^= 1
+    Path("a.vcm").write_bytes(data)
+    ran = vcm("decode", "a.vcm", "-o", "x.png")
+    assert ran.code == 1
+    assert "--width 0.25" in ran.stderr
+    assert vcm("decode", "a.vcm", "-o", "x.png", "--width", "0.25").code == 0
+
+
+def test_a_bad_groups_file_is_named(vcm: Run, picture: object) -> None:
+    Path("bad.json").write_text("[7]")
+    ran = vcm("encode", "a.png", "-o", "x.vcm", "--groups", "bad.json")
+    assert (ran.code, "groups bad.json: " in ran.stderr) == (1, True)
+
+
+def test_a_colour_picture_is_not_written_as_pgm(vcm: Run, picture: object) -> None:
+    vcm("encode", "a.png", "-o", "a.vcm")
+    ran = vcm("decode", "a.vcm", "-o", "a.pgm")
+    assert (ran.code, "grey" in ran.stderr, Path("a.pgm").exists()) == (1, True, False)

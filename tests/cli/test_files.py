@@ -202,3 +202,34 @@ def test_what_is_read_beside_the_inputs_is_not_replaced() -> None:
     with pytest.raises(click.UsageError, match="is an input"):
         files.plan(found, ["more.jpg"], "./photos/../photos/b.png", ".vcm", ["photos/b.png"])
     files.refuse_inputs([None, Path("/dev/null")], ["/dev/null"])  # loses nothing
+
+
+def test_a_folder_that_cannot_be_entered_is_told_and_the_others_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was left out without a word, and the exit code was 0."""
+    Path("some/closed").mkdir(parents=True)
+    Path("some/open").mkdir()
+    for name in ("some/a.jpg", "some/closed/b.jpg", "some/open/c.jpg"):
+        Path(name).write_bytes(b"")
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = files.gather(["some"], {".jpg"}, recursive=True)
+    assert [each.name for each in found] == ["some/a.jpg", "some/closed", "some/open/c.jpg"]
+    assert [each.problem is None for each in found] == [True, False, True]
+    assert str(found[1].problem) == "Permission denied"
+
+
+def test_what_cannot_be_written_is_known_beforehand() -> None:
+    files.check_writable(Path("new/c.json"))
+    assert os.listdir("new") == []
+    Path("taken").mkdir()
+    for bad in ("taken", "more.jpg/c.json"):
+        with pytest.raises(OutputError, match="cannot be written"):
+            files.check_writable(Path(bad))

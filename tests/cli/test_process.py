@@ -120,3 +120,39 @@ def test_completion_scripts_are_there_for_three_shells(vcm_process: Run) -> None
         assert b"_VCM_COMPLETE" in ran.stdout
     ran = vcm_process(_VCM_COMPLETE="bash_complete", COMP_WORDS="vcm ver", COMP_CWORD="1")
     assert b"verify" in ran.stdout
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
+@pytest.mark.parametrize(
+    "command",
+    [("info", "a.vcm"), ("models",), ("extract", "a.vcm", "--layer", "base", "-o", "-")],
+    ids=lambda c: c[0],
+)
+def test_a_full_disk_behind_standard_output_is_one_line(
+    command: tuple[str, ...], tmp_path: Path, hand_made: bytes
+) -> None:
+    (tmp_path / "a.vcm").write_bytes(hand_made)
+    with FULL.open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "vcmcodec", *command], stdout=full, stderr=subprocess.PIPE,
+            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 1
+    (line,) = ended.stderr.decode().splitlines()
+    assert "No space left on device" in line
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_closed_standard_streams_are_no_bugs(closed: int, tmp_path: Path, hand_made: bytes) -> None:
+    (tmp_path / "a.vcm").write_bytes(hand_made)
+    for command in (("info", "a.vcm"), ("info", "-")):
+        ended = subprocess.run(
+            [sys.executable, "-m", "vcmcodec", *command], capture_output=True, cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False, stdin=subprocess.DEVNULL,
+            preexec_fn=lambda: os.close(closed),
+        )  # fmt: skip
+        assert b"Traceback" not in ended.stderr
+        assert b"report" not in ended.stderr

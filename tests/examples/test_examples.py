@@ -166,6 +166,14 @@ def test_a_file_of_which_nobody_knows_who_is_in_it_is_not_copied(
     assert {path.name for path in (tmp_path / "public").iterdir()} == {"cup.vcm", "portrait.vcm"}
 
 
+def test_a_label_that_no_file_has_copies_nothing(archive: Path, tmp_path: Path) -> None:
+    """A misspelt label published everything whole."""
+    done = run("private_copies", archive, tmp_path / "public", "--drop", "persn")
+    assert done.exit_code == 2
+    assert "no file has a group called persn" in done.output
+    assert not (tmp_path / "public").exists()
+
+
 def test_a_copy_for_machines_does_not_depend_on_who_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

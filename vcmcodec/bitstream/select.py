@@ -188,7 +188,7 @@ def select(
 
 
 def redact(selection: Selection, keep: Sequence[int]) -> Selection:
-    """Plan the removal of every trace of the groups that are not in `keep`.
+    """Plan the removal of what tells of the groups that are not in `keep`, but for their cells.
 
     Their lines in the table go; so do text and unknown ancillary substreams that speak of the
     whole picture, and header bytes that this program does not understand, because nobody can tell

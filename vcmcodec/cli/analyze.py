@@ -54,6 +54,8 @@ class Analysis:
 
     def run(self, inputs: list[files.Input]) -> int:
         """Analyze all inputs; returns the exit code."""
+        if self._coco is not None and self._coco != files.STANDARD:
+            files.check_writable(Path(self._coco))
         code = 0
         batch.start_worker(self._style.threads)
         with show.progress(len(inputs), "analyzed", self._style.quiet) as bar:

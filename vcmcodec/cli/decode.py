@@ -13,7 +13,7 @@ import click
 
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files, options, show
-from vcmcodec.errors import RequestError
+from vcmcodec.errors import FormatError, RequestError
 
 FEATURES = options.FEATURES.removeprefix(".")
 TRANSPARENT = "transparent"  # the one background that is no colour
@@ -40,12 +40,17 @@ def decode_one(settings: Settings, source: str | bytes) -> batch.Product:
         return _decode_features(settings, source)
     started = time.perf_counter()
     with codec.open(source, limits=settings.limits) as reader:
-        decoded = reader.inspect(
-            groups=settings.groups,
-            width=settings.width,
-            background=settings.background,
-            device=settings.device,
-        )
+        try:
+            decoded = reader.inspect(
+                groups=settings.groups,
+                width=settings.width,
+                background=settings.background,
+                device=settings.device,
+            )
+        except FormatError as error:
+            if settings.width is None and len(reader.layers) > 1:
+                error.args = (f"{error}; --width 0.25 decodes what the base layer shows",)
+            raise
         bytes_read, bytes_whole = reader.bytes_read, reader.size
     image = decoded.image
     out = io.BytesIO()
@@ -185,8 +190,8 @@ def _check_transparency(settings: Settings) -> None:
 @click.option(
     "--format",
     type=click.Choice(["png", "jpg", "webp", "avif", "tiff", "ppm", "bmp", FEATURES]),
-    help="Of the results, whatever they are called; safetensors for features.  [default: by the"
-    " extension, else png]",
+    help="Of the results, whatever they are called; safetensors for files of features, which no"
+    " picture comes of.  [default: by the extension, else png]",
 )
 @options.recursive
 @options.existing

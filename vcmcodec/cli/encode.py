@@ -14,7 +14,7 @@ from vcmcodec import catalogue, pretrained
 from vcmcodec.bitstream.constants import TaskId
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files, groups, options, show
-from vcmcodec.errors import RequestError, WeightsError
+from vcmcodec.errors import PictureError, RequestError, WeightsError
 
 USUAL_QUALITY = 60.0  # that of `profiles.scene`, which takes torch, and so seconds, to load
 
@@ -64,7 +64,10 @@ def encode_one(
         plan = codec.AUTO
     elif beside is not None:
         labels = dict(settings.labels) or None
-        plan = grouping.read(beside, size.height, size.width, labels, settings.limits)
+        try:
+            plan = grouping.read(beside, size.height, size.width, labels, settings.limits)
+        except PictureError as error:
+            raise PictureError(f"groups {beside}: {error}") from error
     asked = codec.EncodeOptions(
         tasks=settings.tasks,
         quality=settings.quality,

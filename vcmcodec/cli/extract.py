@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vcmcodec import edit
-from vcmcodec.bitstream.constants import LayerId
+from vcmcodec.bitstream.constants import Kind, LayerId
 from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.bitstream.ranges import ByteSource
@@ -17,6 +17,7 @@ from vcmcodec.cli import batch, files, options, show
 from vcmcodec.errors import RequestError
 from vcmcodec.sources import opened
 
+TEXTS_LOST = "texts are left out: they may speak of what was redacted"
 ENHANCEMENT = "enhancement"  # all layers above the base
 
 
@@ -46,7 +47,9 @@ def extract_one(settings: Settings, source: str | bytes) -> batch.Product:
             redact=settings.redact,
             limits=settings.limits,
         )
-    return batch.Product(data, {"bytes": len(data)}, show.size(len(data)), 0)
+        lost = settings.redact and Container.read(file, settings.limits).find(Kind.TEXT)
+    notes = (TEXTS_LOST,) if lost and not Container.read(data).find(Kind.TEXT) else ()
+    return batch.Product(data, {"bytes": len(data)}, show.size(len(data)), 0, notes)
 
 
 def _layers(file: ByteSource, settings: Settings) -> tuple[str, ...] | None:
@@ -108,8 +111,9 @@ def _layers(file: ByteSource, settings: Settings) -> tuple[str, ...] | None:
 @click.option(
     "--redact",
     is_flag=True,
-    help="Remove every trace of the groups that are not kept: label, box and shape.  Their pixels"
-    " are in no other group, unless these were coded with --effort, or are features.",
+    help="Of the groups that are not kept remove label, score and box, too, and all texts; which"
+    " cells are missing stays to be seen.  Their pixels are in no other group, unless these were"
+    " coded with --effort or to a target size, or are features.",
 )
 @options.recursive
 @options.existing

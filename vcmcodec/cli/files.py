@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -94,24 +95,35 @@ def gather(
         except RequestError as error:
             found.setdefault(os.path.realpath(path), Input(path, Path(path.name), error))
             continue
-        for file in inside:
-            found.setdefault(os.path.realpath(file), Input(file, file.relative_to(path)))
+        for file, closed in inside:
+            found.setdefault(os.path.realpath(file), Input(file, file.relative_to(path), closed))
     return list(found.values())
 
 
-def _walk(folder: Path, extensions: Collection[str], recursive: bool | None) -> list[Path]:
-    """The inputs in a folder; RequestError where there is none, or it cannot be read."""
-    try:
-        candidates = folder.rglob("*") if recursive else folder.iterdir()
-        inside = sorted(
-            path
-            for path in candidates
-            if path.suffix.lower() in extensions
-            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-            and path.is_file()
-        )
-    except OSError as error:
-        raise RequestError(f"{folder}: {error.strerror or error}") from error
+def _walk(
+    folder: Path, extensions: Collection[str], recursive: bool | None
+) -> list[tuple[Path, RequestError | None]]:
+    """The inputs in a folder, and the folders in it that cannot be read, with the reason.
+
+    Raises:
+        RequestError: it holds none, or cannot be read itself.
+    """
+    inside: list[tuple[Path, RequestError | None]] = []
+
+    def closed(error: OSError) -> None:
+        reason = RequestError(error.strerror or str(error))
+        if os.fspath(folder) == error.filename:
+            raise RequestError(f"{folder}: {reason}") from error
+        inside.append((Path(error.filename), reason))
+
+    for parent, folders, names in os.walk(folder, onerror=closed):
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        for name in names:
+            path = Path(parent, name)
+            visible = not name.startswith(".") and path.suffix.lower() in extensions
+            if visible and path.is_file():
+                inside.append((path, None))
+    inside.sort(key=lambda each: each[0])
     if not inside:
         below = " (folders in it are entered with --recursive)" if recursive is False else ""
         kinds = " ".join(sorted(extensions))
@@ -261,6 +273,22 @@ def write_whole(target: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
     except BrokenPipeError:
         raise
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def check_writable(target: Path) -> None:
+    """Raise OutputError where a result could not be written, before it takes long to make."""
+    final = Path(os.path.realpath(target))
+    if is_special(final):
+        return
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.is_dir():
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        probe = final.with_name(f".{secrets.token_hex(8)}.part")
+        probe.touch(exist_ok=False)
+        probe.unlink()
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
 

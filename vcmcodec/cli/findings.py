@@ -233,10 +233,12 @@ def _drawn(
 
 def tell(name: str, found: Predictions, score: float) -> None:
     """Print a table of everything that was found in one picture."""
+    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(
-        title=show.printable(f"{name}  {found.width} x {found.height}"),
+        title=Text(show.printable(f"{name}  {found.width} x {found.height}")),
         title_justify="left",
         box=None,
         pad_edge=False,
@@ -245,12 +247,16 @@ def tell(name: str, found: Predictions, score: float) -> None:
         table.add_column(column)
     for thing in found.objects or ():
         box = ", ".join(f"{v:.0f}" for v in thing.box)
-        table.add_row("object", thing.label, f"{100 * thing.score:.0f} %", _bar(thing.score), box)
+        table.add_row(
+            "object", escape(thing.label), f"{100 * thing.score:.0f} %", _bar(thing.score), box
+        )
     for item in found.likely(score):
-        table.add_row("class", item.label, f"{100 * item.score:.0f} %", _bar(item.score))
+        table.add_row("class", escape(item.label), f"{100 * item.score:.0f} %", _bar(item.score))
     if found.label_map is not None:
         for label, part in found.label_map.areas().items():
-            table.add_row("area", label, f"{100 * part:.1f} %", _bar(part), "of the picture")
+            table.add_row(
+                "area", escape(label), f"{100 * part:.1f} %", _bar(part), "of the picture"
+            )
     if not table.row_count:
         table.add_row("nothing", f"of a score of {score:g} or more")
     show.rich_print(table)

@@ -7,6 +7,7 @@ interrupted.  Commands are imported when they are run, so that `vcm --help` cost
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -35,6 +36,8 @@ COMMANDS = (
     ("bench", "bench", "Measure rate, distortion, speed and memory."),
 )
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
+
 _EPILOG = """\b
 Completion of commands and options in the shell:
   bash   eval "$(_VCM_COMPLETE=bash_source vcm)"       in ~/.bashrc
@@ -57,6 +60,7 @@ class Vcm(CommandTable):
         """Run one command line; as `click.Group.main`, with this program's exit codes."""
         with contextlib.suppress(ValueError):  # only the main thread may set handlers
             signal.signal(signal.SIGTERM, _leave_cleanly)
+        _open_closed_streams()
         try:
             code = super().main(args, prog_name, complete_var, False, **extra)
             sys.stdout.flush()
@@ -70,10 +74,28 @@ class Vcm(CommandTable):
             show.complain("interrupted")
             code = 130
         except BrokenPipeError:
-            # Whoever read our output has seen enough.  Python would complain again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Whoever read our output has seen enough.
+            _forget_output()
             code = 141
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            show.complain(f"standard output: cannot be written: {error.strerror}")
+            _forget_output()
+            code = 1
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _forget_output() -> None:
+    """Let what is left to be written go nowhere: Python would complain again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_closed_streams() -> None:
+    """Stand in for standard streams that were closed: nothing comes from there, nothing goes."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def _leave_cleanly(number: int, frame: FrameType | None) -> NoReturn:

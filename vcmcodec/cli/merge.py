@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from vcmcodec import edit
+from vcmcodec.bitstream.constants import Kind
+from vcmcodec.bitstream.container import Container
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.cli import batch, files, options, show
 from vcmcodec.sources import FileSource
@@ -19,7 +21,11 @@ def merge_all(inputs: list[files.Input], limits: Limits, _: str | bytes) -> batc
     """Merge all inputs into one file."""
     data = edit.merge([_part(each) for each in inputs], limits=limits)
     facts = {"sources": [each.name for each in inputs], "bytes": len(data)}
-    return batch.Product(data, facts, show.size(len(data)), 0)
+    whole = Container.read(data)
+    layers = [info.layer for info in whole.header.layers]
+    gone = [layer.name.lower() for layer in layers if not whole.find(Kind.LATENT, layer)]
+    notes = tuple(f"layer {name} is in none of the parts" for name in gone)
+    return batch.Product(data, facts, show.size(len(data)), 0, notes)
 
 
 def _part(each: files.Input) -> str | FileSource:

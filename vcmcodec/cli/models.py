@@ -27,23 +27,16 @@ def command(*, as_json: bool) -> int:
             f"no model is installed; name a folder with a manifest.json in {pretrained.VARIABLE}"
         )
         return 1
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("model", "profile", "splits", "tasks", "bytes", "fingerprint", "licence", "file"):
-        table.add_column(title, overflow="fold")
     for model in found:
-        cells = (
-            model.id + (" (default)" if model.default else ""),
-            model.profile,
-            ", ".join(model.splits),
-            ", ".join(model.tasks),
-            f"{model.bytes:,}" if model.present else "MISSING",
-            model.fingerprint,
-            model.licence,
-            str(model.path),
+        default = " (default)" if model.default else ""
+        size = show.size(model.bytes) if model.present else "MISSING"
+        serves = ", ".join(model.tasks)
+        if model.splits:
+            serves += f" at {', '.join(model.splits)}"
+        told = (serves, f"weights: {model.licence}" if model.licence else "", str(model.path))
+        click.echo(
+            show.printable(f"{model.id}{default}  {model.profile}  {model.fingerprint}  {size}")
         )
-        table.add_row(*map(Text, cells))  # as Text: rich would take [brackets] for markup
-    show.rich_print(table)
+        for line in filter(None, told):
+            click.echo(f"    {show.printable(line)}")
     return 0

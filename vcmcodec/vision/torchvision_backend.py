@@ -10,6 +10,7 @@ networks work all the same.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from vcmcodec.colour import one_line
 from vcmcodec.errors import RequestError, WeightsError
 from vcmcodec.vision.backend import Features
 from vcmcodec.vision.cut_classifier import (
@@ -142,7 +144,11 @@ class TorchvisionBackend:
         ):
             options["weights_backbone"] = None
         with torch.random.fork_rng(devices=[]):  # its first values are random
-            network = models.get_model(name, **options)
+            try:
+                network = models.get_model(name, **options)
+            except (OSError, RuntimeError) as error:
+                told = f"torchvision:{name} cannot be had: {one_line(error)}"
+                raise WeightsError(told) from error
         if weights is not None:
             _load_into(network, weights)
         self.fingerprint = fingerprint(name, network)
@@ -255,6 +261,8 @@ def _kind_of(module: str) -> str:
 
 
 def _load_into(network: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file of weights")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -264,7 +272,8 @@ def _load_into(network: nn.Module, path: Path) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:  # zip, pickle and torch each raise their own
-        raise WeightsError(f"{path} does not fit: {str(error).splitlines()[0]}") from error
+        reason = re.sub("\x1b\\[[0-9;]*m", "", one_line(error))
+        raise WeightsError(f"{path} does not fit: {reason[:300]}") from error
 
 
 def _named(features: Any) -> dict[str, Tensor]:
