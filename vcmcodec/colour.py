@@ -143,7 +143,8 @@ def _kept_profile(icc: bytes | None, grey: bool, notes: list[str]) -> bytes | No
     if len(icc) < 128 or icc[36:40] != b"acsp":
         notes.append("damaged colour profile dropped")
     elif icc[16:20] != space:
-        notes.append(f"colour profile for {icc[16:20]!r} data dropped")
+        kind = icc[16:20].decode("ascii", "replace").strip()
+        notes.append(f"colour profile for {kind} dropped")
     elif len(icc) > MAX_ICC_BYTES:
         notes.append(f"colour profile of {len(icc):,} bytes dropped (more than {MAX_ICC_BYTES:,})")
     else:

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageColor, UnidentifiedImageError
 
-from vcmcodec.bitstream.constants import CELL
+from vcmcodec.bitstream.constants import CELL, SIGNATURE
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.colour import one_line, to_rgb
 from vcmcodec.errors import (
@@ -158,7 +158,10 @@ def open_image(
         try:
             image = Image.open(io.BytesIO(data), formats=known)
         except UnidentifiedImageError as error:
-            raise PictureError("not a picture in any format that is read here") from error
+            told = "not a picture in any format that is read here"
+            if data[1:4] == SIGNATURE[1:4]:
+                told = "this is a .vcm file already; decode, analyze or extract it"
+            raise PictureError(told) from error
         except Exception as error:  # hostile headers make Pillow raise whatever they like
             raise PictureError(f"not a readable picture ({one_line(error)})") from error
         finally:

@@ -355,7 +355,7 @@ def test_a_later_minor_version_is_read_and_its_bytes_are_kept():
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "0 of 8 bytes"),
+        (b"", "the file is empty"),
         (SIGNATURE[:5], "5 of 8 bytes"),
         (b"\xff\xd8\xff\xe0 a picture", "not a .vcm file"),
         (SIGNATURE.replace(b"\r\n", b"\n") + b"\x01", "transfer as text"),

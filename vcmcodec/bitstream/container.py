@@ -208,7 +208,8 @@ def _check_signature(front: ByteReader) -> None:
     if data == wanted:
         return
     if wanted.startswith(data):
-        raise TruncatedError("signature", f"{len(data)} of 8 bytes are there", offset=0)
+        told = f"{len(data)} of 8 bytes are there" if data else "the file is empty"
+        raise TruncatedError("signature", told, offset=0)
     message = "this is not a .vcm file"
     unix, dos = wanted.replace(b"\r\n", b"\n"), wanted.replace(b"\n", b"\r\n")
     seven_bit = bytes(byte & 0x7F for byte in wanted)
