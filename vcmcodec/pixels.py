@@ -21,7 +21,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image, ImageColor, UnidentifiedImageError
 
-from vcmcodec.bitstream.constants import CELL, SIGNATURE
+from vcmcodec.bitstream.constants import CELL
+from vcmcodec.bitstream.container import begins_like_vcm
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.colour import one_line, to_rgb
 from vcmcodec.errors import (
@@ -159,7 +160,7 @@ def open_image(
             image = Image.open(io.BytesIO(data), formats=known)
         except UnidentifiedImageError as error:
             told = "not a picture in any format that is read here"
-            if data[1:4] == SIGNATURE[1:4]:
+            if begins_like_vcm(data):
                 told = "this is a .vcm file already; decode, analyze or extract it"
             raise PictureError(told) from error
         except Exception as error:  # hostile headers make Pillow raise whatever they like

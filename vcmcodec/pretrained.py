@@ -87,8 +87,8 @@ def models() -> tuple[ModelFile, ...]:
 
 def _listed() -> list[ModelFile]:
     """Every model, also those that one of another folder takes the name of."""
-    folders = directories()
-    return [model for folder in folders for model in _read_manifest(folder / MANIFEST)]
+    paths = [folder / MANIFEST for folder in directories()]
+    return [model for path in paths for model in _read_manifest(path, stamp(path))]
 
 
 def find(
@@ -164,17 +164,15 @@ def checked_path(model: ModelFile) -> Path:
     Raises:
         WeightsError: the file is missing, cut short or altered.
     """
-    try:
-        state = model.path.stat()
-    except OSError:
-        load_bytes(model)  # says what is wrong
-        raise
-    _check_once(model, state.st_mtime_ns, state.st_size)
+    _check_once(model, stamp(model.path))
     return model.path
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Time and size of a file, which tell caches of its content that it was replaced."""
+    """Time and size of a file, which tell caches of its content that it was replaced.
+
+    Zeros where it cannot be looked at: whoever reads it then says why.
+    """
     try:
         state = path.stat()
     except OSError:
@@ -183,22 +181,16 @@ def stamp(path: Path) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=64)
-def _check_once(model: ModelFile, mtime_ns: int, size: int) -> None:
+def _check_once(model: ModelFile, stamp: tuple[int, int]) -> None:
     load_bytes(model)
 
 
-def _read_manifest(path: Path) -> tuple[ModelFile, ...]:
-    try:
-        state = path.stat()
-        return _parse_once(path, state.st_mtime_ns, state.st_size)
-    except OSError as error:
-        raise WeightsError(f"no list of models at {path}: {error.strerror or error}") from error
-
-
 @functools.lru_cache(maxsize=16)
-def _parse_once(path: Path, mtime_ns: int, size: int) -> tuple[ModelFile, ...]:
+def _read_manifest(path: Path, stamp: tuple[int, int]) -> tuple[ModelFile, ...]:
     try:
         content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise WeightsError(f"no list of models at {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise WeightsError(f"{path} is not JSON: {error}") from error
     try:

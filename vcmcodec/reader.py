@@ -355,7 +355,7 @@ def _missing(
         return ()
     ids = reader.header.group_ids
     gone = [ids[k] for k in reader.parts.positions(groups) if k not in there]
-    names = {group.id: f"{group.id} {group.label}".strip() for group in reader.groups}
+    names = {group.id: group.title for group in reader.groups}
     told = ", ".join(names.get(number, str(number)) for number in gone)
     return (f"nothing of group {told} is in this file",) if gone else ()
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TypeAlias, cast
 
-from vcmcodec.bitstream.constants import SIGNATURE
+from vcmcodec.bitstream.container import begins_like_vcm
 from vcmcodec.bitstream.ranges import ByteSource, BytesSource
 from vcmcodec.errors import RequestError
 
@@ -144,7 +144,7 @@ def bytes_unless_vcm(source: ByteSource) -> bytes | None:
         return None
     if isinstance(source, FileSource) and source.name.lower().endswith(EXTENSION):
         return None
-    if source.get_bytes(0, 4)[1:] == SIGNATURE[1:4]:
+    if begins_like_vcm(source.get_bytes(0, 4)):
         return None
     return source.get_bytes(0, source.size)
 

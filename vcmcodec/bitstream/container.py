@@ -202,6 +202,11 @@ def _read_header(reader: RangeReader, limits: Limits) -> tuple[Header, tuple[Ent
     return replace(header, extra=extra), entries, end
 
 
+def begins_like_vcm(data: bytes) -> bool:
+    """Whether bytes begin as a `.vcm` file does, be its first byte damaged or not."""
+    return data[1:4] == c.SIGNATURE[1:4]
+
+
 def _check_signature(front: ByteReader) -> None:
     wanted = c.SIGNATURE
     data = front.take(min(len(wanted), front.left), "signature")

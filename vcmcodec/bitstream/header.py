@@ -52,6 +52,11 @@ class Group:
     box: Box
     cells: int
 
+    @property
+    def title(self) -> str:
+        """Id and label, as messages name it."""
+        return f"{self.id} {self.label}".strip()
+
 
 @dataclass(frozen=True, slots=True)
 class LayerInfo:

@@ -107,7 +107,7 @@ def _groups_called(header: Header, name: int | str) -> set[int]:
         return {number}
     found = {group.id for group in header.groups if group.label == name}
     if not found:
-        labels = _listed(f"{group.id} {group.label}".strip() for group in header.groups)
+        labels = _listed(group.title for group in header.groups)
         raise RequestError(f"no group {name!r} in this file; it has {labels or '0'}")
     return found
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vcmcodec.bitstream.constants import SIGNATURE
-from vcmcodec.bitstream.container import Container
+from vcmcodec.bitstream.container import Container, begins_like_vcm
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.bitstream.ranges import ByteSource
 from vcmcodec.cli import show
@@ -83,7 +82,7 @@ class Finding:
 def is_vcm(source: str | bytes) -> bool:
     """Whether an input is a `.vcm` file: by its first bytes, or by its name if they are damaged."""
     if isinstance(source, bytes):
-        return source[1:4] == SIGNATURE[1:4]
+        return begins_like_vcm(source)
     path = Path(source)
     if path.suffix.lower() == ".vcm":
         return True
@@ -93,7 +92,7 @@ def is_vcm(source: str | bytes) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            return file.read(4)[1:] == SIGNATURE[1:4]
+            return begins_like_vcm(file.read(4))
     except OSError:
         return False
 
