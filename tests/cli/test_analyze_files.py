@@ -113,6 +113,28 @@ def test_folders_hold_files_as_well(vcm: Run, street: Path, tmp_path: Path) -> N
     assert [json.loads(line)["file"] for line in ran.lines] == [str(street)]
 
 
+def test_several_workers_tell_the_same_in_the_same_order(
+    vcm: Run, street: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    Image.fromarray(coffee()).save(folder / "b.png")
+    (folder / "c.vcm").write_bytes(b"no file of ours")
+    (folder / "d.vcm").write_bytes(street.read_bytes())
+    asked = "analyze", folder, "--json", "--threads", "1", "--coco", tmp_path / "found.json"
+    told = []
+    for workers in ("1", "2"):
+        ran = vcm(*asked, "--jobs", workers, "--draw", f"{tmp_path / workers}/")
+        assert ran.code == 1
+        drawn = {path.name: path.read_bytes() for path in (tmp_path / workers).iterdir()}
+        told.append((ran.lines, drawn, (tmp_path / "found.json").read_text()))
+    assert told[0] == told[1]
+    lines = [json.loads(line) for line in told[0][0]]
+    assert [Path(line["file"]).name for line in lines] == ["b.png", "c.vcm", "d.vcm"]
+    assert ["error" in line for line in lines] == [False, True, False]
+    assert set(told[0][1]) == {"b.png", "d.png"}
+
+
 def test_the_drawing_is_of_the_picture_or_of_the_preview(
     vcm: Run, street: Path, tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ CODEC = TransformShape(trunk=(12, 16), latent=(48, 64), trunk_blocks=1, latent_b
 RECIPE = TasksRecipe(steps=4, batch=2, side=64, warmup=2)
 
 
-def latents(images: Tensor, rate_level: int) -> Tensor:
+def latents(images: Tensor, rate_level: int, adapted: bool = False) -> Tensor:
     """What a base layer might hold: each cell's sixteen means, coarser at lower rates."""
     means = torch.nn.functional.avg_pool2d(images, 4)
     cells = torch.nn.functional.pixel_unshuffle(means, 4).permute(0, 2, 3, 1)
@@ -106,15 +106,32 @@ def test_the_transform_learns_the_split_tensor_first_and_sees_each_batch_again(
     views: Views, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taught = trainer(views, steps=6, previews=0.0, near=0.5)
-    coded: list[int] = []
+    coded: list[bool] = []
     latents_of = taught.latents
-    monkeypatch.setattr(
-        taught, "latents", lambda rgb, level: (coded.append(level), latents_of(rgb, level))[1]
-    )
+
+    def counted(images: Tensor, rate_level: int, adapted: bool) -> Tensor:
+        coded.append(adapted)
+        return latents_of(images, rate_level, adapted)
+
+    monkeypatch.setattr(taught, "latents", counted)
     rows = [taught.train_step() for _ in range(6)]
     assert ["near" in row for row in rows] == [True] * 3 + [False] * 3
     assert ["distance" in row for row in rows] == [False] * 3 + [True] * 3
-    assert len(coded) == 2  # the recipe shows a batch five times
+    assert coded == [False, False]  # the recipe shows a batch five times
+
+
+def test_a_share_of_the_batches_is_adapted(views: Views) -> None:
+    taught = trainer(views, adapted=0.5)
+    asked: list[bool] = []
+
+    def counted(images: Tensor, rate_level: int, adapted: bool) -> Tensor:
+        asked.append(adapted)
+        return latents(images, rate_level)
+
+    taught.latents = counted
+    for number in range(24):
+        taught.lessons[number]
+    assert 4 < sum(asked) < 20
 
 
 def test_a_training_that_starts_at_a_model_has_its_front_and_a_transform_of_its_shape(

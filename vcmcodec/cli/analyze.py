@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,69 +13,55 @@ from vcmcodec.cli import batch, files, findings, options, show
 from vcmcodec.cli.findings import ALL, TASKS, Finding, Outputs, Settings
 from vcmcodec.errors import RequestError
 
-if TYPE_CHECKING:
-    from vcmcodec.vision.backend import Backend
-
 
 class Analysis:
-    """Looks at inputs one by one and tells of each."""
+    """Looks at inputs and tells of each."""
 
     def __init__(
         self, settings: Settings, outputs: dict[str, Outputs], style: batch.Style, coco: str | None
     ) -> None:
         self._settings, self._outputs, self._style = settings, outputs, style
         self._coco = coco
-        self._backend: Backend | None = None
         self.images: list[dict[str, Any]] = []
         self.results: list[dict[str, Any]] = []
         self.labels: list[str] = []
-
-    @property
-    def backend(self) -> Backend:
-        """The network, loaded when it is first needed."""
-        if self._backend is None:
-            from vcmcodec.vision.backend import open_backend
-
-            asked = self._settings
-            self._backend = open_backend(
-                asked.model,
-                device=asked.device,
-                longer_side=asked.size,
-                labels=asked.labels,
-                outputs=None if asked.outputs is None else dict(asked.outputs),
-            )
-        return self._backend
-
-    def look(self, source: str | bytes, outputs: Outputs) -> Finding:
-        """Analyze one picture or `.vcm` file, a path or the bytes of it."""
-        if findings.is_vcm(source):
-            return findings.in_file(source, self._settings, outputs)
-        return findings.in_picture(source, self._settings, outputs, lambda: self.backend)
 
     def run(self, inputs: list[files.Input]) -> int:
         """Analyze all inputs; returns the exit code."""
         if self._coco is not None and self._coco != files.STANDARD:
             files.check_writable(Path(self._coco))
         code = 0
-        batch.start_worker(self._style.threads)
+        findings.backend.cache_clear()
+        targets = [self._outputs.get(each.name, Outputs()) for each in inputs]
+        pieces = [
+            (each, functools.partial(findings.look, self._settings, outputs))
+            for each, outputs in zip(inputs, targets, strict=True)
+        ]
+        found = batch.outcomes(pieces, self._style)
         with show.progress(len(inputs), "analyzed", self._style.quiet) as bar:
-            for each in inputs:
-                outputs = self._outputs.get(each.name, Outputs())
-                outcome = batch.attempt(self._work(each, outputs), b"")
-                if isinstance(outcome, batch.Failure):
-                    batch.fail(each.name, outcome, self._style, {"file": each.name})
-                code = code if outcome is True else 1
+            for each, outputs, finding in zip(inputs, targets, found, strict=True):
+                if not self._finish(each, outputs, finding):
+                    code = 1
                 bar.advance()
         if self._coco is not None:
             self._write_coco(self._coco)
         return code
 
-    def _work(self, each: files.Input, outputs: Outputs) -> Callable[[str | bytes], bool]:
-        return lambda _: self._one(each, outputs)
+    def _finish(
+        self, each: files.Input, outputs: Outputs, outcome: Finding | batch.Failure
+    ) -> bool:
+        """Tell of an input; False where there are no results, or not all."""
+        if not isinstance(outcome, batch.Failure):
+            finding = outcome
+            told = batch.attempt(lambda _: self._tell(each, outputs, finding), b"")
+            if not isinstance(told, batch.Failure):
+                return told
+            outcome = told
+        batch.fail(each.name, outcome, self._style, {"file": each.name})
+        return False
 
-    def _one(self, each: files.Input, outputs: Outputs) -> bool:
-        """Analyze an input and tell of it; False where there are results, but not all."""
-        finding = self.look(each.source(), outputs)
+    def _tell(self, each: files.Input, outputs: Outputs, finding: Finding) -> bool:
+        """Write what was made of an input, and tell of it; False where something is missing."""
         for target, data in ((outputs.mask, finding.mask), (outputs.drawing, finding.drawing)):
             if target is not None and isinstance(data, bytes):
                 files.write_whole(target, data)
@@ -259,8 +245,7 @@ def _check_extension(option: str, target: Path | None) -> None:
     help="What the outputs of an .onnx file are: boxes=A,scores=B,labels=C or logits=A;"
     " layout=cxcywh for boxes by centre and size.  [default: guessed]",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--threads", type=click.IntRange(1), help="Threads of torch.  [default: all]")
+@options.parallel
 @options.recursive
 @options.keep_extension
 @options.limits(*options.FILE_LIMITS)
@@ -289,7 +274,7 @@ def command(
     \b
       vcm analyze street.jpg
       vcm analyze street.vcm --task detection --groups person
-      vcm analyze photos/ --task detection --score 0.5 --json > found.jsonl
+      vcm analyze photos/ --task detection --score 0.5 --json --jobs 2 > found.jsonl
       vcm analyze street.jpg --draw seen.png --mask areas.png
     """
     from vcmcodec import pixels
@@ -311,6 +296,7 @@ def command(
     )
     style = batch.Style(
         what="analyzed",
+        workers=options.workers(given["jobs"]),
         threads=given["threads"],
         json=given["as_json"],
         quiet=given["quiet"] or coco == files.STANDARD,

@@ -57,6 +57,8 @@ class Failure:
 
 
 Work = Callable[..., Product]  # of a path or bytes; and of `beside=`, for jobs that have it
+# an input, and what is made of its path or bytes; must be picklable for several workers
+Piece = tuple[files.Input, Callable[[str | bytes], Result]]
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def run(work: Work, jobs: Sequence[Job], style: Style) -> int:
         else:
             todo.append(job)
     with show.progress(len(todo), style.what, style.quiet) as bar:
-        for job, outcome in _outcomes(work, todo, style):
+        pieces = [(job.input, _bound(work, job)) for job in todo]
+        for job, outcome in zip(todo, outcomes(pieces, style), strict=True):
             _finish(job, outcome, style, tally)
             bar.advance()
     if len(jobs) > 1 and not style.quiet:
@@ -135,8 +138,8 @@ def inspect(
         The exit code: 0, or 1 where an input failed.
     """
     code = 0
-    for each in inputs:
-        outcome = _attempt_input(look, each)
+    found = outcomes([(each, look) for each in inputs], style)
+    for each, outcome in zip(inputs, found, strict=True):
         if isinstance(outcome, Failure):
             fail(each.name, outcome, style)
             code = 1
@@ -235,43 +238,40 @@ def _summarize(style: Style, tally: _Tally) -> None:
     show.say(", ".join(parts) + f" in {seconds:.1f} s")
 
 
-def _outcomes(
-    work: Work, jobs: Sequence[Job], style: Style
-) -> Iterator[tuple[Job, Product | Failure]]:
-    """The outcome of every job, in the order of the jobs."""
-    if style.workers < 2 or len(jobs) < 2:
+def outcomes(pieces: Sequence[Piece[Result]], style: Style) -> Iterator[Result | Failure]:
+    """What becomes of every piece of work, in the order of the pieces."""
+    if style.workers < 2 or len(pieces) < 2:
         start_worker(style.threads)
-        for job in jobs:
-            yield job, _attempt_input(_bound(work, job), job.input)
+        for each, work in pieces:
+            yield _attempt_input(work, each)
         return
-    waiting = deque(jobs)
+    waiting = deque(pieces)
     while waiting:
-        yield from _in_parallel(work, waiting, min(style.workers, len(waiting)), style)
+        yield from _in_parallel(waiting, min(style.workers, len(waiting)), style)
 
 
 def _in_parallel(
-    work: Work, waiting: deque[Job], workers: int, style: Style
-) -> Iterator[tuple[Job, Product | Failure]]:
+    waiting: deque[Piece[Result]], workers: int, style: Style
+) -> Iterator[Result | Failure]:
     """Work through `waiting` until it is empty or a worker has died.
 
-    A dead worker breaks the whole pool without a word on whose fault it was, so the jobs that were
-    under way are then tried one by one, in a process beside this one.
+    A dead worker breaks the whole pool without a word on whose fault it was, so the pieces that
+    were under way are then tried one by one, in a process beside this one.
     """
-    running: deque[tuple[Job, Future[Product | Failure]]] = deque()
+    running: deque[tuple[Piece[Result], Future[Result | Failure]]] = deque()
     pool = _pool(workers, style)
     try:
         while waiting or running:
             while waiting and len(running) < 4 * workers:
-                job = waiting[0]
-                running.append((job, _submitted(pool, work, job)))
+                piece = waiting[0]
+                running.append((piece, _submitted(pool, piece)))
                 waiting.popleft()
-            job, future = running[0]
-            outcome = future.result()
+            outcome = running[0][1].result()
             running.popleft()
-            yield job, outcome
+            yield outcome
     except BrokenProcessPool:
         pool.shutdown(wait=False, cancel_futures=True)
-        yield from _one_by_one(work, [job for job, _ in running], style)
+        yield from _one_by_one([piece for piece, _ in running], style)
     except BaseException:
         for child in multiprocessing.active_children():
             child.terminate()
@@ -280,30 +280,30 @@ def _in_parallel(
         pool.shutdown(cancel_futures=True)
 
 
-def _one_by_one(
-    work: Work, jobs: Sequence[Job], style: Style
-) -> Iterator[tuple[Job, Product | Failure]]:
+def _one_by_one(pieces: Sequence[Piece[Result]], style: Style) -> Iterator[Result | Failure]:
     pool = _pool(1, style)
     try:
-        for job in jobs:
+        for piece in pieces:
+            outcome: Result | Failure
             try:
-                outcome = _submitted(pool, work, job).result()
+                outcome = _submitted(pool, piece).result()
             except BrokenProcessPool:
                 pool.shutdown()
                 pool = _pool(1, style)
                 message = "the worker process died, most likely for want of memory"
                 outcome = Failure("internal", message)
-            yield job, outcome
+            yield outcome
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _submitted(pool: ProcessPoolExecutor, work: Work, job: Job) -> Future[Product | Failure]:
-    """A job that is under way, or has failed already: there is nothing to read."""
-    source = attempt(lambda _: job.input.source(), b"")
+def _submitted(pool: ProcessPoolExecutor, piece: Piece[Result]) -> Future[Result | Failure]:
+    """A piece that is under way, or has failed already: there is nothing to read."""
+    each, work = piece
+    source = attempt(lambda _: each.source(), b"")
     if not isinstance(source, Failure):
-        return pool.submit(attempt, _bound(work, job), source)
-    failed: Future[Product | Failure] = Future()
+        return pool.submit(attempt, work, source)
+    failed: Future[Result | Failure] = Future()
     failed.set_result(source)
     return failed
 

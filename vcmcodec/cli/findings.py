@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,6 +78,31 @@ class Finding:
     warnings: tuple[str, ...]
     mask: bytes | Failure | None
     drawing: bytes | Failure | None
+
+
+def look(settings: Settings, outputs: Outputs, source: str | bytes) -> Finding:
+    """Analyze one picture or `.vcm` file, a path or the bytes of it.
+
+    Raises:
+        VcmError: see `in_file` and `in_picture`.
+    """
+    if is_vcm(source):
+        return in_file(source, settings, outputs)
+    return in_picture(source, settings, outputs, lambda: backend(settings))
+
+
+@functools.lru_cache(maxsize=1)
+def backend(settings: Settings) -> Backend:
+    """The network for pictures, opened once a process; a new run clears this cache."""
+    from vcmcodec.vision.backend import open_backend
+
+    return open_backend(
+        settings.model,
+        device=settings.device,
+        longer_side=settings.size,
+        labels=settings.labels,
+        outputs=None if settings.outputs is None else dict(settings.outputs),
+    )
 
 
 def is_vcm(source: str | bytes) -> bool:

@@ -265,6 +265,11 @@ def parallel(command: Command) -> Command:
     )(command)
 
 
+def workers(jobs: int) -> int:
+    """Processes for `--jobs`."""
+    return jobs or os.cpu_count() or 1
+
+
 def json_lines(thing: str) -> Callable[[Command], Command]:
     """Results for programs, an object for each thing."""
     return click.option(
@@ -375,7 +380,7 @@ def style(what: str, output: str, given: dict[str, Any]) -> batch.Style:
         raise click.UsageError("standard output (-) carries the result; --json has no place there")
     return batch.Style(
         what=what,
-        workers=given.get("jobs", 1) or os.cpu_count() or 1,
+        workers=workers(given.get("jobs", 1)),
         threads=given.get("threads"),
         existing=given["existing"],
         json=given["as_json"],

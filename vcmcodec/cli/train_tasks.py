@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,6 +34,21 @@ _PICTURES = click.Path(exists=True, path_type=Path)
     type=click.FloatRange(0, 1),
     metavar="SHARE",
     help="Share of the steps in which the preview stages learn, not the transform.  [default: 0.3]",
+)
+@click.option(
+    "--adapted",
+    "adapted_share",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share of the transform's batches whose base layers are adapted to the network; with"
+    " --start.  [default: 0]",
+)
+@click.option(
+    "--near",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share of the steps, the first ones, in which the transform learns c3 and c4 alone, in"
+    " large steps.  [default: 0.7]",
 )
 @click.option("--steps", type=click.IntRange(1), help="Length of the whole schedule.")
 @click.option("--minutes", type=click.FloatRange(0.01), help="Stop, and save, after so long.")
@@ -81,8 +97,8 @@ _PICTURES = click.Path(exists=True, path_type=Path)
 @training_options.quiet
 def command(
     data: tuple[Path, ...], objects: tuple[Path, ...], folder: Path, *, scene: str | None,
-    vision: str | None, start: bool, previews: float | None, steps: int | None,
-    minutes: float | None, threads: int, seed: int,
+    vision: str | None, start: bool, previews: float | None, adapted_share: float | None,
+    near: float | None, steps: int | None, minutes: float | None, threads: int, seed: int,
     target: Path | None, qualities: tuple[str, ...],
     reduced_quality: tuple[str, ...], adapted_quality: tuple[str, ...], effort: int,
     longer_side: int, model: str, quiet: bool,
@@ -109,12 +125,11 @@ def command(
     adapted = _read_qualities("--adapted-quality", adapted_quality)
     if target is not None and set(chosen) != set(TASKS):
         raise click.UsageError(f"--export needs a --quality for each of {', '.join(TASKS)}")
-    recipe = tasks.TasksRecipe(seed=seed)
-    recipe = dataclasses.replace(
-        recipe,
-        steps=recipe.steps if steps is None else steps,
-        previews=recipe.previews if previews is None else previews,
-    )
+    if adapted_share and not start:
+        raise click.UsageError("--adapted adapts to the tasks model of --start")
+    given = {"steps": steps, "previews": previews, "adapted": adapted_share, "near": near}
+    numbers: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    recipe = dataclasses.replace(tasks.TasksRecipe(seed=seed), **numbers)
     pair = tasks_pair.Installed.find(scene, vision)
     views = photographs.Views(data, objects, recipe.side)
     trainer = pair.trainer(recipe, views, start=start)

@@ -55,8 +55,9 @@ from vcmcodec.vision.sight import Seen
 
 CELL = 16
 GREY = 0.45  # of the cells that are not there, in the picture that the network should have seen
-# views (N, 3, H, W) in 0..1 and a rate level -> base latents (N, rows, columns, channels)
-LatentSource = Callable[[Tensor, int], Tensor]
+# views (N, 3, H, W) in 0..1, a rate level, whether to adapt -> base latents (N, rows, columns,
+# channels)
+LatentSource = Callable[[Tensor, int, bool], Tensor]
 REPORT_EVERY, SAVE_EVERY = 20, 200
 SHARE_BATCHES = 6  # that the shares of the front are chosen on
 
@@ -76,6 +77,8 @@ class TasksRecipe:
         near_rate: step size in these; it falls to nothing before the others begin.
         lessons: how often the transform is shown a batch, and how many are kept for it.
         dropped: share of the transform's batches in which groups are missing.
+        adapted: share of them whose base layers are adapted to the network, by the tasks model
+            that is installed.
         rate, warmup, decay: step size, steps of growth, share of the steps in which it falls.
         front: step size of the preview front, from the first step to the last.
         sight_prices: (base quality, bits a pixel that a distance of 1 is worth) for encoders that
@@ -93,6 +96,7 @@ class TasksRecipe:
     near_rate: float = 2e-3
     lessons: DeepRecipe = field(default_factory=lambda: DeepRecipe(replays=4, kept=300))
     dropped: float = 0.25
+    adapted: float = 0.0
     rate: float = 1.5e-4
     front: float = 3e-5
     sight_prices: tuple[tuple[float, float], ...] = ((0.0, 0.105), (100.0, 25.7))
@@ -243,7 +247,8 @@ class TasksTrainer:
         recipe = self.recipe
         random = np.random.default_rng((recipe.seed, 2, number))
         images, rate_level = self.views.batch(recipe.batch, random), self._rate_level(random)
-        latent = self.latents(images, rate_level)
+        adapted = random.random() < recipe.adapted
+        latent = self.latents(images, rate_level, adapted)
         present = torch.ones(*latent.shape[:3], 1)
         if random.random() < recipe.dropped:
             labels = random_labels(latent.shape[1], latent.shape[2], random)
@@ -265,7 +270,7 @@ class TasksTrainer:
         """How far the front is, on previews of new views."""
         images = self.views.batch(count, random)
         coded, seen = random_sides(self.recipe.side, random)
-        latent = self.latents(scaled(images, coded), rate_level)
+        latent = self.latents(scaled(images, coded), rate_level, False)
         shown = self.taught.front(scaled(previews(self.synthesis, latent), seen))
         clean = self.eyes.clean(scaled(images, seen))
         return self.eyes.distance(self.eyes.decoded(*shown), clean)[0]
@@ -291,7 +296,8 @@ class TasksTrainer:
         def look(quality: float) -> Iterator[tuple[Tensor, Tensor]]:
             for number, images in enumerate(drawn):
                 coded, seen = sizes[number % 2]
-                latent = self.latents(scaled(images, coded), int(quality * RATE_LEVEL_MAX / 100))
+                rate_level = int(quality * RATE_LEVEL_MAX / 100)
+                latent = self.latents(scaled(images, coded), rate_level, False)
                 yield scaled(previews(self.synthesis, latent), seen), scaled(images, seen)
 
         return best_shares(front, self.eyes, look)

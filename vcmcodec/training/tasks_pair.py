@@ -59,13 +59,13 @@ class Installed:
             trainer.start_from(load_tasks(bytes.fromhex(self.scene.fingerprint)))
         return trainer
 
-    def latents(self, images: Tensor, rate_level: int) -> Tensor:
+    def latents(self, images: Tensor, rate_level: int, adapted: bool) -> Tensor:
         """Write the base layer of each view to a file, and decode its latent."""
-        found = []
+        effort, found = None if adapted else 0, []
         for rgb in (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy():
             quality = rate_level * 100 / RATE_LEVEL_MAX
             data = codec.encode(
-                rgb, tasks=["detection"], base_quality=quality, longer_side=0, model=self.scene.id
+                rgb, tasks=["detection"], base_quality=quality, effort=effort, model=self.scene.id
             )
             with Reader(data) as reader:
                 found.append(reader.latent().latent)
