@@ -24,7 +24,7 @@ from vcmcodec.vision.heads import DeepSegmentationHead
 from vcmcodec.vision.network import VisionNetwork
 
 SMALL = VisionConfig(stem=8, c2=8, c3=16, c4=16, c5=16, pyramid=(16, 16, 24), head=8)
-AREAS = AreasRecipe(steps=6, width=20, warmup=1, forced=(1, 3), kept=2, replays=1)
+AREAS = AreasRecipe(steps=6, width=20, warm_up=1, forced=(1, 3), kept=2, replays=1)
 RECIPE = VisionRecipe(steps=1, config=SMALL, areas=AREAS)
 SIDE, CLASSES = 64, 20
 
@@ -156,7 +156,7 @@ def test_a_head_never_goes_with_another_network(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_width_is_refused(tmp_path: Path) -> None:
     trainer().save(tmp_path / "areas.pt")
     other = replace(RECIPE, areas=replace(AREAS, width=40))
-    with pytest.raises(RequestError, match="another width"):
+    with pytest.raises(RequestError, match="another shape: {'width': 20}"):
         AreaTrainer(VisionNetwork(SMALL), other).load(tmp_path / "areas.pt")
 
 

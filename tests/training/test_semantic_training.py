@@ -34,9 +34,9 @@ from vcmcodec.training import (
     semantic_run,
 )
 from vcmcodec.training.coder import Learned
+from vcmcodec.training.near_first import NearFirstRecipe
 from vcmcodec.training.photographs import Views
 from vcmcodec.training.semantic import (
-    AdaptorRecipe,
     CodecRecipe,
     Draw,
     FeaturesRecipe,
@@ -51,7 +51,7 @@ FEATURES = FeaturesRecipe(
     crop=64, batch=4, steps=10, warm_up=2, queue=16, points=3, refresh=4, filter_from=0.3
 )
 CODEC = CodecRecipe(crop=64, batch=2, steps=12, warm_up=3)
-ADAPTOR = AdaptorRecipe(side=64, batch=2, steps=8, warm_up=2, near=0.5)
+ADAPTOR = NearFirstRecipe(side=64, batch=2, steps=8, warm_up=2, near=0.5)
 opened: list[str] | None = None
 
 

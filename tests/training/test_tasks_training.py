@@ -29,7 +29,7 @@ SMALL = VisionConfig(
     stem=8, c2=8, c3=16, c4=16, c5=16, blocks=(2, 1, 1, 1), pyramid=(16, 16, 24), head=8
 )
 CODEC = TransformShape(trunk=(12, 16), latent=(48, 64), trunk_blocks=1, latent_blocks=1)
-RECIPE = TasksRecipe(steps=4, batch=2, side=64, warmup=2)
+RECIPE = TasksRecipe(steps=4, batch=2, side=64, warm_up=2)
 
 
 def latents(images: Tensor, rate_level: int, adapted: bool = False) -> Tensor:
@@ -139,20 +139,20 @@ def test_a_training_that_starts_at_a_model_has_its_front_and_a_transform_of_its_
 ) -> None:
     first = trainer(views)
     with torch.no_grad():
-        for parameter in first.taught.parameters():
+        for parameter in first.learned.parameters():
             parameter.add_(0.5)
     facts = SimpleNamespace(config=first.transform.config)
-    replaced = first.taught.front.tensors()
+    replaced = first.front.tensors()
     model = SimpleNamespace(id="t", facts=facts, replaced=replaced, transform=first.transform)
     second = trainer(views)
     second.start_from(model)  # type: ignore[arg-type]
-    for taught in (second.taught, second.average):
-        for name, value in first.taught.state_dict().items():
+    for taught in (second.learned, second.average):
+        for name, value in first.learned.state_dict().items():
             assert torch.equal(taught.state_dict()[name], value), name
     facts.config = replace(facts.config, around=8)
     third = trainer(views)
     third.start_from(model)  # type: ignore[arg-type]
-    assert torch.equal(third.taught.front.stem.conv.weight, replaced["stem.conv.weight"])
+    assert torch.equal(third.front.stem.conv.weight, replaced["stem.conv.weight"])
     assert not torch.equal(third.transform.enter.weight, first.transform.enter.weight)
     model.replaced = {}
     with pytest.raises(RequestError, match="no preview front"):
@@ -161,7 +161,7 @@ def test_a_training_that_starts_at_a_model_has_its_front_and_a_transform_of_its_
 
 def test_a_front_that_sees_worse_gets_no_share(views: Views) -> None:
     taught = trainer(views)
-    front = deepcopy(taught.taught.front)
+    front = deepcopy(taught.front)
     with torch.no_grad():
         for parameter in front.parameters():
             parameter.add_(torch.randn_like(parameter))
@@ -172,7 +172,7 @@ def test_a_front_that_sees_worse_gets_no_share(views: Views) -> None:
 
 def test_a_mixture_goes_from_the_networks_own_to_what_was_taught(views: Views) -> None:
     made = trainer(views)
-    network, front = made.eyes.network, deepcopy(made.taught.front)
+    network, front = made.eyes.network, deepcopy(made.front)
     with torch.no_grad():
         for parameter in front.parameters():
             parameter.add_(1)

@@ -38,7 +38,7 @@ from vcmcodec.vision.network import TASKS, VisionNetwork
 RECIPE = VisionRecipe(
     steps=6,
     phases=(Phase(4, 64, 2), Phase(10**9, 96, 2)),
-    warmup=2,
+    warm_up=2,
     decay=0.5,
     forced=(2, 4),
     config=SMALL,
@@ -88,7 +88,7 @@ def test_training_goes_on_where_it_stopped(
 
 
 def test_deep_stages_learn_alone(data: Path, cache: Path) -> None:
-    recipe = dataclasses.replace(RECIPE, steps=40, warmup=1, decay=0.01, still=0, deep=DEEP)
+    recipe = dataclasses.replace(RECIPE, steps=40, warm_up=1, decay=0.01, still=0, deep=DEEP)
     trainer = VisionTrainer(recipe, torch.device("cpu"), look)
     views = VisionBatches(data, cache, side=64, size=2, mosaic=0.0)
     lessons = stage_lessons(trainer.network, views, lambda rgb: look(rgb).stages, 1)
@@ -115,7 +115,7 @@ def test_batches_of_deep_steps_are_new_and_old_ones() -> None:
 
 
 def test_a_few_steps_on_one_batch_lower_every_kind_of_loss(data: Path, cache: Path) -> None:
-    recipe = dataclasses.replace(RECIPE, steps=60, warmup=1, decay=0.01, forced=(5, 20))
+    recipe = dataclasses.replace(RECIPE, steps=60, warm_up=1, decay=0.01, forced=(5, 20))
     trainer = VisionTrainer(recipe, torch.device("cpu"), look)
     batches = VisionBatches(data, cache, side=64, size=4, mosaic=0.0)
     batch = next(b for b in map(batches.__getitem__, range(50)) if (b.mask != IGNORED).any())
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_rate_rises_holds_and_falls() -> None:
-    recipe = VisionRecipe(steps=1000, warmup=100, decay=0.2, rate=1.0, forced=(100, 300))
+    recipe = VisionRecipe(steps=1000, warm_up=100, decay=0.2, rate=1.0, forced=(100, 300))
     assert recipe.rate_at(0) == pytest.approx(0.01)
     assert recipe.rate_at(100) == recipe.rate_at(799) == 1.0
     assert recipe.rate_at(900) == pytest.approx(0.505)

@@ -100,7 +100,8 @@ def command(
     a stage stopped; one that has reached its last step only exports.
     """
     from vcmcodec.training import semantic_adaptor, semantic_features, semantic_run
-    from vcmcodec.training.semantic import AdaptorRecipe, CodecRecipe, FeaturesRecipe
+    from vcmcodec.training.near_first import NearFirstRecipe
+    from vcmcodec.training.semantic import CodecRecipe, FeaturesRecipe
 
     _check(stage, data, objects, target, start)
     training_options.prepare(threads, target, model, "semantic")
@@ -117,7 +118,7 @@ def command(
         with training_view(codec.steps, quiet) as view:
             semantic_run.train(data, folder, codec, view, evaluation=evaluate, **common)
     else:
-        adaptor = _with(AdaptorRecipe(), steps, batch)
+        adaptor = _with(NearFirstRecipe(), steps, batch)
         installed = None if start is None else semantic_adaptor.installed(start, device)
         with training_view(adaptor.steps, quiet) as view:
             semantic_adaptor.train(

@@ -29,7 +29,7 @@ class Timing:
 
 
 def measure_rounds(
-    operations: dict[str, Callable[[], Any]], repeats: int, warmup: int = 1
+    operations: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 1
 ) -> dict[str, Timing]:
     """Time several operations in turns: one of each, then again.
 
@@ -39,7 +39,7 @@ def measure_rounds(
     Args:
         operations: name -> function without arguments.
         repeats: timed rounds, at least 1.
-        warmup: rounds before, not counted (first calls load code and fill caches).
+        warm_up: rounds before, not counted (first calls load code and fill caches).
 
     Raises:
         RequestError: no repeats.
@@ -47,12 +47,12 @@ def measure_rounds(
     if repeats < 1:
         raise RequestError("at least one repeat is needed to measure time")
     samples: dict[str, list[float]] = {name: [] for name in operations}
-    for turn in range(warmup + repeats):
+    for turn in range(warm_up + repeats):
         for name, operation in operations.items():
             start = time.perf_counter()
             operation()
             elapsed = 1000.0 * (time.perf_counter() - start)
-            if turn >= warmup:
+            if turn >= warm_up:
                 samples[name].append(elapsed)
     return {
         name: Timing(statistics.median(times), min(times), max(times), len(times))

@@ -4,8 +4,7 @@ A run is a folder: `state-*.safetensors` (weights, averages, optimiser moments; 
 16 MiB), `state.json` (step, random generators, recipe), `log.jsonl` (one line a report) and
 TensorBoard files where tensorboard is installed.
 
-Trainings whose steps are functions of seed and step alone (vision network, tasks, adaptor) need no
-generators: theirs are in one file, `last.pt`, by `write_checkpoint`.
+Trainings whose steps are functions of seed and step alone need no generators (`learner`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,9 +28,7 @@ from vcmcodec.nn.semantic_codec import FEATURE, SemanticCodec, geometry_of
 from vcmcodec.nn.transforms import merge_2x2
 from vcmcodec.profiles.base_layer import code_base
 from vcmcodec.training.coder import HyperPrior, TrainingCoder
-from vcmcodec.training.loop import in_two_parts
 from vcmcodec.training.photographs import random_labels
-from vcmcodec.training.vision_stages import DeepRecipe
 from vcmcodec.vision.generic import GenericNetwork
 
 # share of each depth in the error
@@ -103,45 +101,6 @@ class CodecRecipe:
     grouped: float = 0.2
     kind: str = GATED
     checkerboard: bool = True
-
-
-@dataclass(frozen=True)
-class AdaptorRecipe:
-    """Numbers of the adaptor's training, which goes as that of the tasks model (`tasks`).
-
-    Attributes:
-        side: of the square views, pixels.
-        batch: views of a step.
-        near: share of the steps, the first ones, in which the adaptor learns the network's own
-            feature and the stage behind it alone.
-        near_rate, rate: step size in these and afterwards, when all that is seen counts.
-        warm_up, decay: of each part, steps of growth and share of the steps in which it falls.
-        lessons: how often a batch is shown, and how many are kept for it.
-        weight_decay, clip, average: of the optimiser, of gradients, of the averaged weights.
-    """
-
-    side: int = 256
-    batch: int = 8
-    steps: int = 8500
-    near: float = 0.7
-    near_rate: float = 2e-3
-    rate: float = 1.5e-4
-    warm_up: int = 60
-    decay: float = 0.5
-    lessons: DeepRecipe = field(default_factory=lambda: DeepRecipe(replays=4, kept=300))
-    weight_decay: float = 0.01
-    clip: float = 5.0
-    average: float = 0.995
-
-    @property
-    def near_steps(self) -> int:
-        """Steps of the first part."""
-        return round(self.near * self.steps)
-
-    def rate_at(self, step: int) -> float:
-        """Step size."""
-        rates = self.near_rate, self.rate
-        return in_two_parts(step, self.steps, self.near_steps, rates, self.warm_up, self.decay)
 
 
 @dataclass(frozen=True)

@@ -35,17 +35,11 @@ from vcmcodec.profiles import semantic as profile
 from vcmcodec.profiles.semantic import SemanticModel
 from vcmcodec.training import semantic_run
 from vcmcodec.training.eyes import Eyes
-from vcmcodec.training.loop import (
-    Log,
-    check_behind,
-    descend,
-    follow,
-    mean_of_rows,
-    write_checkpoint,
-)
+from vcmcodec.training.learner import Learner, go_on
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
+from vcmcodec.training.near_first import NearFirstRecipe
 from vcmcodec.training.photographs import Views
-from vcmcodec.training.semantic import AdaptorRecipe, Draw, code
+from vcmcodec.training.semantic import Draw, code
 from vcmcodec.training.vision_stages import Replayed
 from vcmcodec.vision.backend import ReferenceBackend, open_backend
 from vcmcodec.vision.generic import Adaptor
@@ -54,7 +48,6 @@ from vcmcodec.vision.network import VisionNetwork, VisionOutput
 from vcmcodec.vision.sight import Seen
 
 STAGE = "adaptor"
-REPORT_EVERY, SAVE_EVERY = 20, 200
 EYE_BATCHES = 10  # clean ones, that the spread of the network's channels is taken from
 # views (N, 3, H, W) in 0..1 and a rate level -> the feature (N, C, H / 8, W / 8) as it is decoded
 FeatureSource = Callable[[Tensor, int], Tensor]
@@ -155,11 +148,11 @@ class Lesson:
     clean: Seen[VisionOutput]
 
 
-class AdaptorTrainer:
+class AdaptorTrainer(Learner):
     """The adaptor, its average, the optimiser and the place in the run."""
 
     def __init__(
-        self, front: Front, views: Views, recipe: AdaptorRecipe, network: VisionNetwork, *,
+        self, front: Front, views: Views, recipe: NearFirstRecipe, network: VisionNetwork, *,
         seed: int, reference: str = "",
     ) -> None:  # fmt: skip
         """Begin with the front's adaptor, or with an untaught one at the mean of what is wanted.
@@ -167,17 +160,19 @@ class AdaptorTrainer:
         `reference` is the network's fingerprint.
         """
         torch.manual_seed(seed)
-        self.behind = f"feature {front.mark}, vision {reference}"
-        self.front, self.views, self.recipe, self.seed, self.step = front, views, recipe, seed, 0
+        self.front, self.views, self.recipe, self.seed = front, views, recipe, seed
         self.device = network.mean.device
         random = np.random.default_rng(seed)
         crops = [self._views(random)[:4] for _ in range(EYE_BATCHES)]
         self.eyes = Eyes(network, crops)
         self.adaptor = channels_last(self._begin(crops).to(self.device).requires_grad_(True))
-        self.average = deepcopy(self.adaptor).eval().requires_grad_(False)
         self.lessons = Replayed(self._lesson, recipe.lessons.kept)
         groups = parameter_groups(self.adaptor, recipe.weight_decay)
-        self.optimiser = MuonAdamW(groups, recipe.near_rate)
+        super().__init__(
+            self.adaptor, MuonAdamW(groups, recipe.near_rate), shape=self.adaptor.shape,
+            behind=f"feature {front.mark}, vision {reference}", clip=recipe.clip, ema=recipe.ema,
+            device=network.mean.device,
+        )  # fmt: skip
 
     def _begin(self, crops: Sequence[Tensor]) -> Adaptor:
         own, outputs = self.front.adaptor, self.eyes.network.config.c3
@@ -214,48 +209,18 @@ class AdaptorTrainer:
             away, parts = self.eyes.near(made, lesson.clean)
         else:
             away, parts = self.eyes.distance(self.eyes.going_on({FEATURE: made}), lesson.clean)
-        self._descend(away)
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.rate_at(self.step)
+        self.descend(away)
         name, third = "near" if near else "distance", 3 * lesson.level // (RATE_LEVEL_MAX + 1)
         far = float(away.detach())
         return {name: far, f"{name}_{third}": far, **parts}
-
-    def _descend(self, loss: Tensor) -> None:
-        recipe = self.recipe
-        for group in self.optimiser.param_groups:
-            group["lr"] = recipe.rate_at(self.step)
-        descend(self.optimiser, loss, list(self.adaptor.parameters()), recipe.clip, self.step)
-        self.step += 1
-        follow(self.average, self.adaptor, self.step, recipe.average)
-
-    def save(self, path: Path) -> None:
-        """Write a checkpoint; the file appears whole or not at all."""
-        state = {
-            "adaptor": self.adaptor.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "behind": self.behind,
-            "step": self.step,
-        }
-        write_checkpoint(path, state)
-
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint.
-
-        Raises:
-            RequestError: it is of another feature, or of another network.
-        """
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        check_behind(path, state["behind"], self.behind)
-        self.adaptor.load_state_dict(state["adaptor"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step = state["step"]
 
 
 def train(
     data: Sequence[Path],
     folder: Path,
-    recipe: AdaptorRecipe,
+    recipe: NearFirstRecipe,
     show: Callable[[dict[str, float]], None],
     *,
     objects: Sequence[Path] = (),
@@ -287,23 +252,14 @@ def train(
     views = Views(data, objects, recipe.side)
     trainer = AdaptorTrainer(front, views, recipe, network, seed=seed, reference=mark)
     run = folder / STAGE
-    run.mkdir(parents=True, exist_ok=True)
-    if (run / "last.pt").exists():
-        trainer.load(run / "last.pt")
+    checkpoint = run / "last.pt"
+    if checkpoint.exists():
+        trainer.load(checkpoint)
     last = recipe.steps if until is None else min(recipe.steps, until)
-    log, rows = Log(run, show), list[dict[str, float]]()
-    try:
-        while trainer.step < last:
-            rows.append(trainer.train_step())
-            if trainer.step % REPORT_EVERY == 0:
-                log.report(trainer.step, **mean_of_rows(rows))
-                rows.clear()
-            if trainer.step % SAVE_EVERY == 0:
-                trainer.save(run / "last.pt")
-    finally:
-        log.close()
-    trainer.save(run / "last.pt")
-    adaptor = trainer.average.cpu().fold()
+    go_on(trainer, trainer.train_step, last, checkpoint, run, report=show)
+    average = trainer.average
+    assert isinstance(average, Adaptor)
+    adaptor = average.cpu().fold()
     about = {"adaptor": adaptor.shape, "reference": mark, "step": trainer.step}
     about |= {"recipe": dataclasses.asdict(recipe)}
     state = {name: value.contiguous() for name, value in adaptor.state_dict().items()}

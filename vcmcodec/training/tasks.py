@@ -12,10 +12,8 @@ times, since coding them takes as long as a step.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +26,10 @@ from vcmcodec.nn.feature_transform import FeatureTransform, FeatureTransformConf
 from vcmcodec.nn.gain import RATE_LEVEL_MAX, Level
 from vcmcodec.nn.transforms import Synthesis, TransformShape
 from vcmcodec.training.eyes import Eyes, split_tensor
-from vcmcodec.training.loop import (
-    Log,
-    check_behind,
-    descend,
-    follow,
-    in_two_parts,
-    mean_of_rows,
-    warm_stable_decay,
-    write_checkpoint,
-)
+from vcmcodec.training.learner import Learner, go_on
+from vcmcodec.training.loop import warm_stable_decay
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
+from vcmcodec.training.near_first import NearFirstRecipe
 from vcmcodec.training.photographs import Views, random_labels
 from vcmcodec.training.preview_front import (
     MULTIPLE,
@@ -48,7 +39,7 @@ from vcmcodec.training.preview_front import (
     random_sides,
     scaled,
 )
-from vcmcodec.training.vision_stages import DeepRecipe, Replayed
+from vcmcodec.training.vision_stages import Replayed
 from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.network import VisionNetwork, VisionOutput
 from vcmcodec.vision.sight import Seen
@@ -58,68 +49,38 @@ GREY = 0.45  # of the cells that are not there, in the picture that the network 
 # views (N, 3, H, W) in 0..1, a rate level, whether to adapt -> base latents (N, rows, columns,
 # channels)
 LatentSource = Callable[[Tensor, int, bool], Tensor]
-REPORT_EVERY, SAVE_EVERY = 20, 200
 SHARE_BATCHES = 6  # that the shares of the front are chosen on
 
 
 @dataclass(frozen=True)
-class TasksRecipe:
-    """Numbers of the training.
+class TasksRecipe(NearFirstRecipe):
+    """Numbers of the training; `rate` and `near_rate` are the transform's.
 
     Attributes:
-        steps, batch, side: length; views a step; pixels of a view's side.
         top_quality: highest quality of the base layer that is taught.
         low: share of the views that are below a third of it, beside those that are by chance.
         previews: share of the steps in which the preview front learns; the transform does in the
             others.
-        near: share of the steps, the first ones, in which the transform learns the split tensor and
-            the stage behind it alone.
-        near_rate: step size in these; it falls to nothing before the others begin.
-        lessons: how often the transform is shown a batch, and how many are kept for it.
         dropped: share of the transform's batches in which groups are missing.
         adapted: share of them whose base layers are adapted to the network, by the tasks model
             that is installed.
-        rate, warmup, decay: step size, steps of growth, share of the steps in which it falls.
         front: step size of the preview front, from the first step to the last.
         sight_prices: (base quality, bits a pixel that a distance of 1 is worth) for encoders that
             adapt a base layer; half again of what the next bits of quality buy.
-        weight_decay, clip, ema: of the optimiser, of gradients, of the averaged weights.
     """
 
-    steps: int = 8500
-    batch: int = 8
-    side: int = 256
     top_quality: float = 80.0
     low: float = 0.5
     previews: float = 0.3
-    near: float = 0.7
-    near_rate: float = 2e-3
-    lessons: DeepRecipe = field(default_factory=lambda: DeepRecipe(replays=4, kept=300))
     dropped: float = 0.25
     adapted: float = 0.0
-    rate: float = 1.5e-4
     front: float = 3e-5
     sight_prices: tuple[tuple[float, float], ...] = ((0.0, 0.105), (100.0, 25.7))
-    warmup: int = 60
-    decay: float = 0.5
-    weight_decay: float = 0.01
-    clip: float = 5.0
-    ema: float = 0.995
     seed: int = 1
-
-    def rate_at(self, step: int) -> float:
-        """Step size of the transform: growth, level, half a cosine to nothing, in each part."""
-        rates = self.near_rate, self.rate
-        return in_two_parts(step, self.steps, self.near_steps, rates, self.warmup, self.decay)
 
     def front_rate_at(self, step: int) -> float:
         """Step size of the front."""
-        return self.front * warm_stable_decay(step, self.steps, self.warmup, self.decay)
-
-    @property
-    def near_steps(self) -> int:
-        """Steps of the first part."""
-        return round(self.near * self.steps)
+        return self.front * warm_stable_decay(step, self.steps, self.warm_up, self.decay)
 
 
 def transform_shape(
@@ -157,8 +118,12 @@ class Taught(nn.Module):
         self.transform, self.front = transform, front
 
 
-class TasksTrainer:
-    """What is taught, its average, the optimiser and the place in the run."""
+class TasksTrainer(Learner):
+    """What is taught, its average, the optimiser and the place in the run.
+
+    Attributes:
+        transform, front: what is taught.
+    """
 
     def __init__(
         self,
@@ -176,8 +141,7 @@ class TasksTrainer:
         `behind` names what stands still, by fingerprints.
         """
         torch.manual_seed(recipe.seed)
-        self.recipe, self.latents, self.views, self.step = recipe, latents, views, 0
-        self.behind = behind
+        self.recipe, self.latents, self.views = recipe, latents, views
         random = np.random.default_rng(recipe.seed)
         crops = [views.batch(4, random) for _ in range(12)]
         self.eyes = Eyes(vision, crops)
@@ -187,14 +151,18 @@ class TasksTrainer:
         self.transform.mixed = True
         self.synthesis = synthesis
         self.lessons = Replayed(self._lesson, recipe.lessons.kept)
-        self.taught = Taught(self.transform, PreviewFront(vision))
-        self.average = deepcopy(self.taught).requires_grad_(False)
+        self.front = PreviewFront(vision)
+        taught = Taught(self.transform, self.front)
         groups = [
             group | {"part": name}
-            for name, part in self.taught.named_children()
+            for name, part in taught.named_children()
             for group in parameter_groups(part, recipe.weight_decay)
         ]
-        self.optimiser = MuonAdamW(groups, recipe.rate)
+        super().__init__(
+            taught, MuonAdamW(groups, recipe.rate),
+            shape=asdict(shape), behind=behind, clip=recipe.clip, ema=recipe.ema,
+            device=vision.mean.device,
+        )  # fmt: skip
         self._rates = {"transform": recipe.rate_at, "front": recipe.front_rate_at}
 
     def start_from(self, model: TasksModel) -> None:
@@ -203,7 +171,7 @@ class TasksTrainer:
         Raises:
             RequestError: its front is of another shape, or it has none.
         """
-        own = dict(self.taught.front.named_parameters())
+        own = dict(self.front.named_parameters())
         shapes = {name: value.shape for name, value in model.replaced.items()}
         if shapes != {name: value.shape for name, value in own.items()}:
             raise RequestError(f"{model.id} has no preview front of this shape")
@@ -212,7 +180,7 @@ class TasksTrainer:
                 own[name].copy_(value)
         if model.facts.config == self.transform.config:
             self.transform.load_state_dict(model.transform.state_dict())
-        self.average.load_state_dict(self.taught.state_dict())
+        self.begin_average()
 
     def train_step(self) -> dict[str, float]:
         """One step; what it says depends on the recipe's seed and the step alone."""
@@ -228,7 +196,9 @@ class TasksTrainer:
             near = self.step < recipe.near_steps
             distance, parts = self._of_latents(lesson, near)
             news = {"near" if near else "distance": float(distance.detach()), **parts}
-        self._descend(distance)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rates[group["part"]](self.step)
+        self.descend(distance)
         third = min(2, int(3 * rate_level / (self._top + 1)))
         name = next(iter(news))
         return news | {f"{name}_{third}": news[name]}
@@ -271,17 +241,9 @@ class TasksTrainer:
         images = self.views.batch(count, random)
         coded, seen = random_sides(self.recipe.side, random)
         latent = self.latents(scaled(images, coded), rate_level, False)
-        shown = self.taught.front(scaled(previews(self.synthesis, latent), seen))
+        shown = self.front(scaled(previews(self.synthesis, latent), seen))
         clean = self.eyes.clean(scaled(images, seen))
         return self.eyes.distance(self.eyes.decoded(*shown), clean)[0]
-
-    def _descend(self, loss: Tensor) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._rates[group["part"]](self.step)
-        parameters = list(self.taught.parameters())
-        descend(self.optimiser, loss, parameters, self.recipe.clip, self.step)
-        self.step += 1
-        follow(self.average, self.taught, self.step, self.recipe.ema)
 
     def preview_shares(self, front: PreviewFront) -> list[tuple[float, float]]:
         """The best share of a taught front at some qualities of the base layer.
@@ -302,33 +264,6 @@ class TasksTrainer:
 
         return best_shares(front, self.eyes, look)
 
-    def save(self, path: Path) -> None:
-        """Write a checkpoint; the file appears whole or not at all."""
-        state = {
-            "taught": self.taught.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "config": asdict(self.transform.config),
-            "behind": self.behind,
-            "step": self.step,
-        }
-        write_checkpoint(path, state)
-
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint of a transform of the same shape, behind the same models.
-
-        Raises:
-            RequestError: it is of another.
-        """
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        check_behind(path, state["behind"], self.behind)
-        if state["config"] != asdict(self.transform.config):
-            raise RequestError(f"{path} is a checkpoint of a transform of another shape")
-        self.taught.load_state_dict(state["taught"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step = state["step"]
-
 
 def train_tasks(
     trainer: TasksTrainer,
@@ -345,23 +280,11 @@ def train_tasks(
         minutes: stop, and save, after so long.
         report: told the mean of the last steps.
     """
-    run.mkdir(parents=True, exist_ok=True)
     last = run / "last.pt"
     if last.exists():
         trainer.load(last)
-    began, rows = time.monotonic(), list[dict[str, float]]()
-    log = Log(run, report)
-    try:
-        while trainer.step < trainer.recipe.steps:
-            rows.append(trainer.train_step())
-            if trainer.step % REPORT_EVERY == 0:
-                log.report(trainer.step, **mean_of_rows(rows))
-                rows.clear()
-            if trainer.step % SAVE_EVERY == 0:
-                trainer.save(last)
-            if minutes is not None and time.monotonic() - began > 60 * minutes:
-                break
-    finally:
-        log.close()
-    trainer.save(last)
-    return trainer.average.eval()
+    steps = trainer.recipe.steps
+    go_on(trainer, trainer.train_step, steps, last, run, report=report, minutes=minutes)
+    taught = trainer.average
+    assert isinstance(taught, Taught)
+    return taught

@@ -8,26 +8,15 @@ segmentation teacher's: each is taught by itself, at first on the teacher's stag
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Mapping
-from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vcmcodec.errors import RequestError
-from vcmcodec.training.loop import (
-    Log,
-    check_behind,
-    descend,
-    follow,
-    mean_of_rows,
-    warm_stable_decay,
-    write_checkpoint,
-)
+from vcmcodec.training.learner import Learner, go_on, read_checkpoint
+from vcmcodec.training.loop import check_behind, warm_stable_decay
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.vision_batches import Batch, VisionBatches
 from vcmcodec.training.vision_losses import mask_loss, taught_mask_loss
@@ -40,7 +29,6 @@ from vcmcodec.vision.network import VisionNetwork, VisionOutput
 
 CHECKPOINT = "areas.pt"  # beside the whole network's
 LEVELS = ("p3", "p4", "p5")
-REPORT_EVERY = 20
 # shows a batch (N, 3, H, W) to the segmenter: its stages, and its logits at stride 8
 LookAtAreas = Callable[[Tensor], tuple[Mapping[str, Tensor], Tensor]]
 
@@ -84,20 +72,22 @@ def area_lessons(
     return Replayed(make, kept)
 
 
-class AreaTrainer:
+class AreaTrainer(Learner):
     """The head, its average, the optimiser and the place in the run."""
 
     def __init__(self, network: VisionNetwork, recipe: VisionRecipe) -> None:
         """Take a network whose other parts are done, and begin with an untaught head."""
         torch.manual_seed(recipe.seed)
-        self.recipe, self.areas, self.step = recipe, recipe.areas, 0
+        self.recipe, self.areas = recipe, recipe.areas
         config = replace(network.config, areas=recipe.areas.width)
         self.network = channels_last(network.requires_grad_(False).eval())
-        self.behind = features_mark(network)
         self.head = channels_last(DeepSegmentationHead(config).to(network.mean.device))
-        self.average = deepcopy(self.head).eval().requires_grad_(False)
         groups = parameter_groups(self.head, recipe.weight_decay)
-        self.optimiser = MuonAdamW(groups, self.areas.rate)
+        super().__init__(
+            self.head, MuonAdamW(groups, self.areas.rate), shape={"width": self.areas.width},
+            behind=features_mark(network), clip=recipe.clip, ema=self.areas.ema,
+            device=network.mean.device,
+        )  # fmt: skip
 
     def losses(self, lesson: AreaLesson) -> dict[str, Tensor]:
         """Each loss of one batch, weighted; their sum is what is minimised."""
@@ -130,50 +120,21 @@ class AreaTrainer:
             bias = part[-1].bias
             assert isinstance(bias, Tensor)
             bias.copy_(lesson.stages[name].float().mean((0, 2, 3)))
-        self.average.load_state_dict(self.head.state_dict())
+        self.begin_average()
 
     def train_step(self, lesson: AreaLesson) -> dict[str, float]:
         """One step of the optimiser; returns the losses."""
         if self.step == 0:
             self.start_at_means(lesson)
         areas = self.areas
-        share = warm_stable_decay(self.step, areas.steps, areas.warmup, areas.decay)
+        share = warm_stable_decay(self.step, areas.steps, areas.warm_up, areas.decay)
         for group in self.optimiser.param_groups:
             group["lr"] = areas.rate * share
         self.head.train()
         parts = self.losses(lesson)
         total = torch.stack(list(parts.values())).sum()
-        descend(self.optimiser, total, list(self.head.parameters()), self.recipe.clip, self.step)
-        self.step += 1
-        follow(self.average, self.head, self.step, areas.ema)
+        self.descend(total)
         return {name: float(value.detach()) for name, value in parts.items()}
-
-    def save(self, path: Path) -> None:
-        """Write a checkpoint; the file appears whole or not at all."""
-        state = {
-            "head": self.head.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "behind": self.behind,
-            "recipe": asdict(self.areas),
-        }
-        write_checkpoint(path, state)
-
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint; the recipe of this trainer stays.
-
-        Raises:
-            RequestError: it is of a head of another width, or behind another network.
-        """
-        state = _read(path, self.network.mean.device)
-        if state["recipe"]["width"] != self.areas.width:
-            raise RequestError(f"{path} is a checkpoint of a head of another width")
-        check_behind(path, state["behind"], self.behind)
-        self.head.load_state_dict(state["head"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step = state["step"]
 
 
 def train_areas(
@@ -213,25 +174,14 @@ def train_areas(
         mosaic=recipe.mosaic, zoom=areas.zoom,
     )  # fmt: skip
     lessons = area_lessons(trainer.network, views, look, areas.kept)
-    folder, rows, began = run / "areas", list[dict[str, float]](), time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
-    log = Log(folder, lambda line: None)
-    try:
-        while trainer.step < areas.steps:
-            number = areas.number(trainer.step, recipe.seed)
-            rows.append(trainer.train_step(lessons[number]))
-            if trainer.step % REPORT_EVERY == 0:
-                means = mean_of_rows(rows)
-                log.report(trainer.step, **means)
-                report({"step": trainer.step, **means})
-                rows.clear()
-            if trainer.step % save_every == 0:
-                trainer.save(path)
-            if should_stop() or (minutes is not None and time.monotonic() - began > 60 * minutes):
-                break
-    finally:
-        log.close()
-    trainer.save(path)
+
+    def take_step() -> dict[str, float]:
+        return trainer.train_step(lessons[areas.number(trainer.step, recipe.seed)])
+
+    go_on(
+        trainer, take_step, areas.steps, path, run / "areas",
+        report=report, minutes=minutes, save_every=save_every, should_stop=should_stop,
+    )  # fmt: skip
     return path
 
 
@@ -248,7 +198,7 @@ def features_mark(network: VisionNetwork) -> str:
 def is_behind(network: VisionNetwork, path: Path) -> bool:
     """Whether there is a checkpoint of a head that was taught behind this very network."""
     return path.exists() and bool(
-        _read(path, network.mean.device)["behind"] == features_mark(network)
+        read_checkpoint(path, network.mean.device)["behind"] == features_mark(network)
     )
 
 
@@ -260,9 +210,9 @@ def with_head(network: VisionNetwork, path: Path) -> tuple[VisionNetwork, int]:
     Raises:
         RequestError: the head was taught behind another network.
     """
-    state = _read(path, network.mean.device)
+    state = read_checkpoint(path, network.mean.device)
     check_behind(path, state["behind"], features_mark(network))
-    whole = VisionNetwork(replace(network.config, areas=state["recipe"]["width"]))
+    whole = VisionNetwork(replace(network.config, areas=state["shape"]["width"]))
     assert whole.areas is not None
     whole.areas.load_state_dict(state["average"])
     if not any(isinstance(part, nn.BatchNorm2d) for part in network.modules()):
@@ -271,10 +221,6 @@ def with_head(network: VisionNetwork, path: Path) -> tuple[VisionNetwork, int]:
     others = {k: v for k, v in network.state_dict().items() if not k.startswith("areas.")}
     whole.load_state_dict(others | head)
     return whole.to(network.mean.device).eval(), int(state["step"])
-
-
-def _read(path: Path, device: torch.device) -> dict[str, Any]:
-    return dict(torch.load(path, map_location=device, weights_only=True))
 
 
 __all__ = ["AreaLesson", "AreaTrainer", "AreasRecipe", "area_lessons", "train_areas", "with_head"]

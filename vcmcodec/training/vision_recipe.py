@@ -31,7 +31,7 @@ class AreasRecipe(DeepRecipe):
 
     Attributes:
         width: `VisionConfig.areas`.
-        rate, warmup, decay, ema: as of `VisionRecipe`, whose `segmentation`, `soft`, `mosaic`,
+        rate, warm_up, decay, ema: as of `VisionRecipe`, whose `segmentation`, `soft`, `mosaic`,
             `weight_decay` and `clip` hold here, too.
         forced: as of `VisionRecipe`, for the head's own stages.
         through: share of a stage's gradient that goes on to the stage before.
@@ -44,7 +44,7 @@ class AreasRecipe(DeepRecipe):
     kept: int = 130
     width: int = 160
     rate: float = 2.5e-3
-    warmup: int = 40
+    warm_up: int = 40
     decay: float = 0.5
     ema: float = 0.995
     forced: tuple[int, int] = (1200, 2400)
@@ -65,7 +65,7 @@ class VisionRecipe:
         steps: length of the run.
         phases: view sizes, small first: small views teach most a second.
         rate: step size in the stable part.
-        warmup: steps of linear growth.
+        warm_up: steps of linear growth.
         decay: share of the steps in which the rate falls to zero (half a cosine).
         forced: until the first of these steps every stage is taught on the teacher's features, not
             on those of the stages in front of it; from the second on never; linear between.
@@ -90,7 +90,7 @@ class VisionRecipe:
     steps: int = 9000
     phases: tuple[Phase, ...] = (Phase(5400, 256, 8), Phase(10**9, 320, 6))
     rate: float = 2.5e-3
-    warmup: int = 100
+    warm_up: int = 100
     decay: float = 0.4
     forced: tuple[int, int] = (600, 2000)
     through: float = 0.2
@@ -115,7 +115,7 @@ class VisionRecipe:
 
     def rate_at(self, step: int) -> float:
         """Step size at a step."""
-        return self.rate * warm_stable_decay(step, self.steps, self.warmup, self.decay)
+        return self.rate * warm_stable_decay(step, self.steps, self.warm_up, self.decay)
 
     def forced_at(self, step: int) -> float:
         """Share of the views whose stages see the teacher's features."""
@@ -140,14 +140,14 @@ SHORT = VisionRecipe(
 LONG = VisionRecipe(
     steps=24000,
     phases=(Phase(12000, 256, 64), Phase(19000, 320, 48), Phase(10**9, 416, 32)),
-    warmup=800,
+    warm_up=800,
     decay=0.4,
     ema=0.9995,
     forced=(4000, 10000),
     mosaic=0.4,
     zoom=(0.6, 2.2),
     areas=AreasRecipe(
-        steps=12000, size=48, replays=0, forced=(3000, 6000), warmup=200, zoom=(0.6, 2.2)
+        steps=12000, size=48, replays=0, forced=(3000, 6000), warm_up=200, zoom=(0.6, 2.2)
     ),
 )
 RECIPES = {"short": SHORT, "long": LONG}
