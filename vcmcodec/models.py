@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vcmcodec import catalogue, pretrained
 from vcmcodec.errors import RequestError, WeightsError
-from vcmcodec.torch_state import loading
+from vcmcodec.torch_state import fast_bfloat16, loading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -261,7 +261,9 @@ def _load_tasks(
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"no device {device}: {str(error).splitlines()[0]}") from error
     _check_fit(vision, found)
-    sight = Sight(vision.network, counts) if counts else None
+    low = fast_bfloat16(device)
+    transform.mixed = low
+    sight = Sight(vision.network, counts, low_precision=low) if counts else None
     return TasksModel(model_id, transform, vision, found.replaced, sight, found.facts)
 
 

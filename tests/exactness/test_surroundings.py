@@ -144,6 +144,24 @@ def test_features_are_those_of_a_plain_call() -> None:
     assert all(torch.equal(found[name], plain[name]) for name in plain)
 
 
+@pytest.mark.weights
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_a_lower_precision_of_matrix_products_changes_no_symbol(precision: str) -> None:
+    """Pixels may then differ by one; what is coded are integers of 7 bits, exact in bfloat16."""
+    plain, (_, wanted) = expected("for people")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        inside = vcmcodec.encode(picture(), digest=True, **OPTIONS["for people"])
+        for file in (plain, inside):
+            assert edit.verify(file, deep=True, decode_symbols=decode_symbols).ok
+        shown = np.asarray(vcmcodec.decode(plain)).astype(int)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert np.abs(shown - np.array(wanted)).max() <= 1
+    assert edit.verify(inside, deep=True, decode_symbols=decode_symbols).ok
+
+
 def test_autocast_would_change_the_integers() -> None:
     """Without the guard an integer network does differ, so the tests above can fail."""
     layer = models.load_model("scene").codec.entropy.slices[0].last

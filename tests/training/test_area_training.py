@@ -156,7 +156,7 @@ def test_a_head_never_goes_with_another_network(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_width_is_refused(tmp_path: Path) -> None:
     trainer().save(tmp_path / "areas.pt")
     other = replace(RECIPE, areas=replace(AREAS, width=40))
-    with pytest.raises(RequestError, match="another shape: {'width': 20}"):
+    with pytest.raises(RequestError, match="another shape"):
         AreaTrainer(VisionNetwork(SMALL), other).load(tmp_path / "areas.pt")
 
 

@@ -98,7 +98,7 @@ class FeatureTransform(nn.Module):
             *(_Residual(channels) for _ in range(config.split_blocks - 1)),
             _Residual(channels, F.silu),  # c3 ends in SiLU, and reaches below zero
         )
-        self.mixed = False  # training may run the convolutions in bfloat16
+        self.mixed = False  # whether the convolutions run in bfloat16
 
     @torch.no_grad()
     def start_from_synthesis(self, synthesis: Synthesis) -> None:
@@ -140,7 +140,8 @@ class FeatureTransform(nn.Module):
         fine, coarse = _planes(torch.cat((x, there), -1)), _planes(torch.cat((known, present), -1))
         with torch.autocast(latent.device.type, torch.bfloat16, enabled=self.mixed):
             joined = self.enter(fine) + F.pixel_shuffle(self.around(coarse), 2)
-            return self.split(F.silu(joined))
+            split: Tensor = self.split(F.silu(joined))
+        return split.float()
 
 
 def _planes(x: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 What chooses a probability table must come out alike on every machine.  Here weights are integers of
 at most 127, activations integers of at most 127 (2047 at outputs), and every partial sum stays
 below 2**24, where float32 addition is exact in any order: so any matrix product, on any device and
-thread count, gives the same integers.  `prove_exact` checks the bound when a model is saved and
-when it is loaded, `check_companding` that what enters by a table keeps to it.  No spatial
+thread count, gives the same integers; also where a program lets products be taken in TF32 or
+bfloat16, which hold factors of 7 bits exactly.  `prove_exact` checks the bound when a model is
+saved and when it is loaded, `check_companding` that what enters by a table keeps to it.  No spatial
 convolution is used (a 3x3 one may be run by Winograd or FFT, which are not exact): neighbours are
 gathered and everything is a matrix product.
 

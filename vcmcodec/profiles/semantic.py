@@ -26,6 +26,7 @@ from vcmcodec.nn.semantic_codec import FEATURE, SemanticCodec, geometry_of
 from vcmcodec.profiles import base_layer, features
 from vcmcodec.profiles.features import FeatureSource, Place
 from vcmcodec.profiles.seeking import Aim, seek
+from vcmcodec.torch_state import fast_bfloat16
 from vcmcodec.vision import generic
 from vcmcodec.vision.backend import Features, ReferenceBackend
 from vcmcodec.vision.generic import Adaptor, Encoder, GenericFacts
@@ -192,21 +193,25 @@ def adapt(
     device = codec.synthesis.enter.weight.device
     level, geometry = Level(rate_level, codec.latent.levels), geometry_of(labels, device)
     network = _reference(model, str(device)).model.network
+    low = fast_bfloat16(device)
     with torch.no_grad():
-        looking = Sight(network, {})
+        looking = Sight(network, {}, low_precision=low)
         if source.rgb is None:
             feature = source.tensors[FEATURE].clone().to(device)
             clean = looking.going_on({SPLIT: model.adaptor(feature)})
         else:
             clean = looking.clean(fill(source.rgb, source.place.geometry).to(device))
     names = [name for name in DEPTHS if name in clean.features and name != "c2"]
-    sight = Sight(network, channel_weights([clean.features], names))
+    weights = channel_weights([clean.features], names)
+    sight = Sight(network, weights, low_precision=low)
     pixels = labels.size * LATENT_STRIDE**2
     worth = SIGHT_PRICE[0] * SIGHT_PRICE[1] ** (rate_level / RATE_LEVEL_MAX) * pixels
 
     def away(latent: Tensor) -> Tensor:
         feature = codec.synthesis(latent.to(device), geometry)
-        return worth * sight.distance(sight.going_on({SPLIT: model.adaptor(feature)}), clean)[0]
+        with sight.precision():
+            made = model.adaptor(feature)
+        return worth * sight.distance(sight.going_on({SPLIT: made}), clean)[0]
 
     aim = Aim(model.coding, labels, level, price(codec, rate_level), away)
     return seek(aim, analysed.reshape(labels.size, -1), effort).reshape(analysed.shape)

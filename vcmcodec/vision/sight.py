@@ -80,7 +80,8 @@ class Sight(nn.Module):
     Args:
         network: folded.
         weights: what the squared error of each channel counts, by depth; `channel_weights`.
-        low_precision: run it in bfloat16, as trainings do.
+        low_precision: run it in bfloat16, as trainings do, and encoders where that is faster
+            (`torch_state.fast_bfloat16`).
     """
 
     def __init__(
@@ -95,7 +96,8 @@ class Sight(nn.Module):
         """Where it runs."""
         return self.network.mean.device
 
-    def _precision(self) -> AbstractContextManager[object]:
+    def precision(self) -> AbstractContextManager[object]:
+        """Context in which the network runs."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision)
 
     @torch.no_grad()
@@ -106,14 +108,14 @@ class Sight(nn.Module):
     def look(self, rgb: Tensor, network: VisionNetwork | None = None) -> Seen[VisionOutput]:
         """The same with gradients, by a network with other first stages where one is given."""
         net = network or self.network
-        with self._precision():
+        with self.precision():
             features = net.features(rgb.contiguous(memory_format=torch.channels_last))
             return Seen(features, net.back_end(features, "fpn"))
 
     def going_on(self, tensors: Mapping[str, Tensor]) -> Seen[VisionOutput]:
         """Go on from the tensors of a split point; gradients reach them."""
         have, net = dict(tensors), self.network
-        with self._precision():
+        with self.precision():
             if "p3" not in have:
                 for before, name in (("c3", "c4"), ("c4", "c5")):
                     if name not in have:
