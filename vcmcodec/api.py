@@ -90,6 +90,7 @@ def decode(
     groups: ChosenGroups = None,
     width: float | None = None,
     background: str | tuple[int, int, int] | None = None,
+    longer_side: int | None = None,
     device: str = "cpu",
     limits: Limits | None = None,
 ) -> Image.Image:
@@ -103,7 +104,10 @@ def decode(
     from vcmcodec.reader import Reader
 
     with Reader(source, limits) as reader:
-        decoded = reader.inspect(groups=groups, width=width, background=background, device=device)
+        decoded = reader.inspect(
+            groups=groups, width=width, background=background, longer_side=longer_side,
+            device=device,
+        )  # fmt: skip
     warn(decoded.warnings)
     return decoded.image
 

@@ -109,6 +109,7 @@ def decode(
     groups: Sequence[str | int] | str | int | None = None,
     width: float | None = None,
     background: str | tuple[int, int, int] | None = None,
+    longer_side: int | None = None,
     device: str = "cpu",
     limits: Limits | None = None,
 ) -> Image.Image:
@@ -118,7 +119,10 @@ def decode(
         VcmError: see there.
     """
     with Reader(source, limits) as reader:
-        found = reader.inspect(groups=groups, width=width, background=background, device=device)
+        found = reader.inspect(
+            groups=groups, width=width, background=background, longer_side=longer_side,
+            device=device,
+        )  # fmt: skip
     return found.image
 
 

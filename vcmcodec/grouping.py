@@ -64,9 +64,9 @@ class GroupPlan:
         return np.array([group.id for group in self.groups], np.uint8)[self.labels]
 
 
-def as_pixels(cells: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Values of cells (rows, columns) as values of pixels, (height, width)."""
-    wide = cells.repeat(CELL, 0).repeat(CELL, 1)
+def as_pixels(cells: NDArray[Any], size: tuple[int, int], cell: int = CELL) -> NDArray[Any]:
+    """Values of cells (rows, columns) as values of pixels, (height, width), `cell` a side each."""
+    wide = cells.repeat(cell, 0).repeat(cell, 1)
     return np.asarray(wide[: size[0], : size[1]])
 
 

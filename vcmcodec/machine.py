@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from vcmcodec import catalogue, feature_codec, grouping, pixels
+from vcmcodec.bitstream.constants import CELL
 from vcmcodec.bitstream.header import Header
 from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import RequestError
@@ -196,13 +197,15 @@ def _see_preview(
     device: str,
 ) -> Predictions:  # fmt: skip
     """Results of a picture that is coded at another size; see the module."""
-    header = reader.header
-    rgb, present = reader.preview(groups=groups, device=device)
-    if not present.all():
-        rgb[~grouping.as_pixels(present, header.coded_size)] = GREY
+    header, (rows, columns) = reader.header, reader.header.coded_size
     vision = model.seeing_previews(header.layers[0].rate_level / 100)
     geometry = InputGeometry.fit(header.height, header.width, vision.longer_side)
-    image = fill(rgb, geometry).to(vision.network.mean.device)
+    wanted = geometry.scaled_height, geometry.scaled_width
+    mean = pixels.mean_before(header.coded_size, wanted)
+    rgb, present = reader.preview(groups=groups, device=device, mean=mean)
+    if not present.all():
+        rgb[~grouping.as_pixels(present, (rgb.shape[0], rgb.shape[1]), CELL // mean)] = GREY
+    image = fill(rgb, geometry, (rows / mean, columns / mean)).to(vision.network.mean.device)
     found = Predictor(vision).interpret(vision.network(image, tasks), geometry, score)
     return _only_present(found, present, header.coded_size)
 

@@ -206,6 +206,16 @@ def to_image(
     return image
 
 
+def mean_before(size: tuple[int, int], wanted: tuple[int, int]) -> int:
+    """How many pixels a side, 1, 2, 4 or 8, may become their mean before a picture is scaled.
+
+    What is left is at least twice as large as what is wanted: then it hardly shows (Pillow's own
+    `reducing_gap` of 2).
+    """
+    spare = min(size[0] / wanted[0], size[1] / wanted[1]) / 2
+    return max(mean for mean in (1, 2, 4, 8) if mean <= max(1.0, spare))
+
+
 def reduce(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Scale (H, W, 3) down to (height, width), with the filter that vision networks use."""
     small = Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BILINEAR)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from vcmcodec import catalogue, grouping, pixels
+from vcmcodec import catalogue, pixels, showing
 from vcmcodec.bitstream import icc
 from vcmcodec.bitstream.constants import WIDTHS, Kind, LayerId
 from vcmcodec.bitstream.container import Container, Entry
@@ -20,6 +20,7 @@ from vcmcodec.bitstream.limits import Limits
 from vcmcodec.errors import RequestError, warn
 from vcmcodec.models import load_model
 from vcmcodec.parts import Fetched, Parts
+from vcmcodec.showing import Shown
 from vcmcodec.sources import CountingSource, Openable, open_source, opened_here
 from vcmcodec.torch_state import plain_torch
 
@@ -71,25 +72,6 @@ class BaseLatent:
     level: Level
     present: np.ndarray
     groups: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Shown:
-    """Decoded pixels at the size at which the picture is coded.
-
-    Attributes:
-        rgb: (H, W, 3) uint8, black where nothing was decoded.
-        there: (rows, columns) bool, the cells that were.
-        layer: the highest layer that all of it comes from.
-        groups: ids of the groups that it shows.
-        icc_profile: of the picture, where it was asked for.
-    """
-
-    rgb: np.ndarray
-    there: np.ndarray
-    layer: LayerId
-    groups: tuple[int, ...]
-    icc_profile: bytes | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,13 +181,17 @@ class Reader:
         groups: Sequence[str | int] | str | int | None = None,
         width: float | None = None,
         background: str | tuple[int, int, int] | None = None,
+        longer_side: int | None = None,
         device: str = "cpu",
     ) -> Image.Image:
         """Decode the picture, or the groups and width of it that are asked for (see `inspect`).
 
         What is missing is told as `VcmWarning`.
         """
-        decoded = self.inspect(groups=groups, width=width, background=background, device=device)
+        decoded = self.inspect(
+            groups=groups, width=width, background=background, longer_side=longer_side,
+            device=device,
+        )  # fmt: skip
         warn(decoded.warnings)
         return decoded.image
 
@@ -215,6 +201,7 @@ class Reader:
         groups: Sequence[str | int] | str | int | None = None,
         width: float | None = None,
         background: str | tuple[int, int, int] | None = None,
+        longer_side: int | None = None,
         device: str = "cpu",
     ) -> Decoded:
         """Decode, and say what was decoded.
@@ -226,10 +213,13 @@ class Reader:
             groups: labels or ids; None for all that are there.
             width: 0.25, 0.5 or 1; None for the widest that is there.
             background: colour of cells that are not decoded, or "transparent" (the default).
+            longer_side: pixels to which the picture is reduced, where it is larger, for less than
+                decoding it whole; None: its own size.
             device: where the synthesis runs.
 
         Raises:
-            RequestError: no such group or width, or no base layer in the file.
+            RequestError: no such group or width, no longer side of a pixel or more, or no base
+                layer in the file.
             TruncatedError: the file is cut off within the base layer.
             FormatError: a substream is damaged.
             WeightsError: the model is not there.
@@ -239,8 +229,10 @@ class Reader:
             colour = pixels.parse_colour(background)
         top = self.parts.top_layer(width)
         profiles = self.container.find(Kind.ICC)[:1]  # of previews, too: people look at them
-        shown = self._coded_pixels(groups, top, profiles, device)
-        image, absent = _finish(shown, self.header, colour)
+        size = showing.size_of(self.header, longer_side)
+        mean = pixels.mean_before(self.header.coded_size, size)
+        shown = self._coded_pixels(groups, top, profiles, device, mean)
+        image, absent = showing.finish(shown, self.header, size, colour)
         if profiles and shown.icc_profile is None:
             self.note((*self._notes, PROFILE_CUT_OFF))
         if shown.icc_profile is not None and "icc_profile" not in image.info:
@@ -248,43 +240,52 @@ class Reader:
         return Decoded(image, shown.layer, shown.groups, absent, self.warnings)
 
     def preview(
-        self, *, groups: Sequence[str | int] | str | int | None = None, device: str = "cpu"
+        self,
+        *,
+        groups: Sequence[str | int] | str | int | None = None,
+        device: str = "cpu",
+        mean: int = 1,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What the base layer alone shows, at the size at which the picture is coded.
+        """What the base layer alone shows, at the size at which the picture is coded, or smaller.
 
         Args:
             groups: labels or ids; None for all that are there.
             device: where the synthesis runs.
+            mean: so many pixels a side, 1, 2, 4 or 8, become their mean, which costs less.
 
         Returns:
             Pixels (H, W, 3) uint8, black where nothing was decoded, and the cells (rows, columns)
-            bool that are there.
+            bool that are there.  H and W are those of the picture over `mean`, rounded up.
 
         Raises:
             VcmError: as `inspect`.
         """
         base = self.parts.top_layer(WIDTHS[LayerId.BASE])
-        shown = self._coded_pixels(groups, base, (), device)
+        shown = self._coded_pixels(groups, base, (), device, mean)
         return shown.rgb, shown.there
 
     @plain_torch()
     def _coded_pixels(
         self, groups: Sequence[str | int] | str | int | None, top: LayerId,
-        profiles: tuple[Entry, ...], device: str,
-    ) -> _Shown:  # fmt: skip
-        """Decode up to a layer, at the size at which the picture is coded."""
+        profiles: tuple[Entry, ...], device: str, mean: int = 1,
+    ) -> Shown:  # fmt: skip
+        """Decode up to a layer, at the size at which the picture is coded, over `mean`."""
         from vcmcodec.profiles import scene
 
         got = self._fetch(groups, top, profiles, device)
-        choice, labels, size = got.parts.choice, got.labels, self.header.coded_size
-        rgb = np.zeros((*size, 3), np.uint8)
+        choice, labels = got.parts.choice, got.labels
+        height, width = (-(-side // mean) for side in self.header.coded_size)
+        rgb = np.zeros((height, width, 3), np.uint8)
         there = np.zeros(labels.shape, bool)
         for layer in sorted(set(choice.layers.values())):
             chosen = {k for k, at in choice.layers.items() if at == layer}
             values, level = self._values(got, layer, chosen)
             inside = np.isin(labels, list(chosen))
             there |= inside
-            scene.synthesise(got.model, values, level, labels, size, wanted=inside, onto=rgb)
+            scene.synthesise(
+                got.model, values, level, labels, (height, width),
+                wanted=inside, onto=rgb, mean=mean,
+            )  # fmt: skip
         notes = list(_missing(self, groups, choice.layers))
         least = min(choice.layers.values())
         if least < top:
@@ -293,7 +294,7 @@ class Reader:
         profile_data = got.parts.data.get(profiles[0]) if profiles else None
         kept = None if profile_data is None else icc.expand(profile_data)
         ids = tuple(self.header.group_ids[k] for k in sorted(choice.layers))
-        return _Shown(rgb, there, least, ids, kept)
+        return Shown(rgb, mean, there, least, ids, kept)
 
     @plain_torch()
     def latent(
@@ -358,29 +359,3 @@ def _missing(
     names = {group.id: group.title for group in reader.groups}
     told = ", ".join(names.get(number, str(number)) for number in gone)
     return (f"nothing of group {told} is in this file",) if gone else ()
-
-
-def _finish(
-    shown: _Shown, header: Header, colour: tuple[int, int, int] | None
-) -> tuple[Image.Image, float]:
-    """The picture in its true size, and the share of its pixels that nothing was decoded for.
-
-    There it is transparent, or of the background's colour.
-    """
-    rgb, size = shown.rgb, (header.height, header.width)
-    if header.is_reduced:
-        rgb = pixels.enlarge(rgb, size)
-    if shown.there.all():
-        return pixels.to_image(rgb, header.grey, shown.icc_profile), 0.0
-    mask = grouping.as_pixels(shown.there, header.coded_size)
-    absent = 1 - float(mask.mean())
-    if header.is_reduced:
-        mask = pixels.enlarge(mask, size)
-    if colour is None:
-        rgb[~mask] = 0
-        alpha = np.where(mask, 255, 0).astype(np.uint8)
-        return pixels.to_image(rgb, header.grey, shown.icc_profile, alpha), absent
-    rgb[~mask] = colour
-    grey = header.grey and len(set(colour)) == 1
-    fits = grey == header.grey  # a profile of grey cannot be applied to colours
-    return pixels.to_image(rgb, grey, shown.icc_profile if fits else None), absent

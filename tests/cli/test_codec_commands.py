@@ -114,6 +114,17 @@ def test_a_narrow_decoder_reads_less(vcm: Run, picture: Image.Image) -> None:
     assert opened("p.png").size == (400, 300)
 
 
+def test_a_folder_of_thumbnails(vcm: Run, picture: Image.Image) -> None:
+    assert vcm("encode", "a.png", "-o", "out/").code == 0
+    ran = vcm("decode", "out/", "-o", "small/", "--longer-side", "40", "--json")
+    assert ran.code == 0
+    assert [json.loads(ran.lines[0])[name] for name in ("width", "height")] == [40, 29]
+    assert psnr(opened("small/a.png"), picture.resize((40, 29), Image.Resampling.LANCZOS)) > 25
+    refused = vcm("decode", "out/a.vcm", "-o", "a.safetensors", "--longer-side", "40")
+    assert refused.code == 2
+    assert "--longer-side" in refused.stderr
+
+
 def test_a_target_is_met(vcm: Run, picture: object) -> None:
     scenery(200, 300).save("b.png")
     assert vcm("encode", "b.png", "-o", "b.vcm", "--target-size", "2k").code == 0

@@ -54,6 +54,19 @@ def test_the_filter_is_undone_exactly(case: tuple[torch.Tensor, np.ndarray]) -> 
 
 
 @quick
+@given(pictures(), st.sampled_from([2, 4, 8]))
+def test_means_are_those_of_the_whole_picture(
+    case: tuple[torch.Tensor, np.ndarray], mean: int
+) -> None:
+    image, labels = case
+    matrix = torch.from_numpy(lapped_matrix())
+    for geometry in (None, GroupGeometry(labels)):
+        whole = lapped_inverse(image, matrix, geometry)
+        means = lapped_inverse(image, matrix, geometry, mean)
+        assert torch.allclose(means, torch.nn.functional.avg_pool2d(whole, mean), atol=1e-12)
+
+
+@quick
 @given(pictures())
 def test_the_filter_stays_inside_groups(case: tuple[torch.Tensor, np.ndarray]) -> None:
     image, labels = case

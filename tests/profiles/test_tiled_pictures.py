@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,6 @@ from vcmcodec.codec import open as open_file
 from vcmcodec.errors import FormatError, TruncatedError
 from vcmcodec.models import load_model
 from vcmcodec.nn.gain import Level
-from vcmcodec.nn.geometry import GroupGeometry
 from vcmcodec.nn.transforms import Synthesis
 from vcmcodec.profiles import scene
 
@@ -240,9 +241,9 @@ def test_no_more_is_synthesised_than_the_groups_take(
     file, taken = encode(picture(), quality=60, groups=cells()), list[tuple[int, ...]]()
     forward = Synthesis.forward
 
-    def counted(self: Synthesis, latent: torch.Tensor, geometry: GroupGeometry | None) -> object:
+    def counted(self: Synthesis, latent: torch.Tensor, *given: Any) -> object:
         taken.append(tuple(latent.shape[1:3]))
-        return forward(self, latent, geometry)
+        return forward(self, latent, *given)
 
     monkeypatch.setattr(Synthesis, "forward", counted)
     decode(file, groups=[2], width=width)
@@ -262,9 +263,9 @@ def test_groups_of_different_layers_are_synthesised_once_each(
     mixed, taken = edit.merge(parts), list[int]()
     forward = Synthesis.forward
 
-    def counted(self: Synthesis, latent: torch.Tensor, geometry: GroupGeometry | None) -> object:
+    def counted(self: Synthesis, latent: torch.Tensor, *given: Any) -> object:
         taken.append(latent.shape[-1])
-        return forward(self, latent, geometry)
+        return forward(self, latent, *given)
 
     monkeypatch.setattr(Synthesis, "forward", counted)
     shown = np.asarray(decode(mixed))

@@ -133,8 +133,11 @@ class Synthesis(nn.Module):
         )
         self.patch = SlimmableLinear(shape.trunk[-1], PATCH_VALUES)
 
-    def forward(self, latent: Tensor, geometry: GroupGeometry | None) -> Tensor:
-        """Rebuild pixels; the width is known by the number of channels."""
+    def forward(self, latent: Tensor, geometry: GroupGeometry | None, mean: int = 1) -> Tensor:
+        """Rebuild pixels; the width is known by the number of channels.
+
+        With a `mean` of 2, 4 or 8: the mean of every square of so many pixels a side, for less.
+        """
         width = self.shape.latent.index(latent.shape[-1])
         masks8 = geometry.masks8 if geometry else None
         masks16 = geometry.masks16 if geometry else None
@@ -144,4 +147,4 @@ class Synthesis(nn.Module):
         for block in self.trunk_blocks:
             trunk = block(trunk, masks8)
         pixels = from_patches(self.patch(trunk, PATCH_VALUES))
-        return lapped_inverse(pixels, self.lapped, geometry)
+        return lapped_inverse(pixels, self.lapped, geometry, mean)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vcmcodec.bitstream.constants import Kind, LayerId
+from vcmcodec.bitstream.constants import CELL, Kind, LayerId
 from vcmcodec.bitstream.container import Runs, Substream
 from vcmcodec.bitstream.header import Header
 from vcmcodec.grouping import as_pixels
@@ -346,16 +346,17 @@ def _decode_tile(
 @torch.inference_mode()
 def synthesise(
     model: Model, values: Tensor, level: Level, labels: np.ndarray, size: tuple[int, int], *,
-    wanted: np.ndarray | None = None, onto: np.ndarray | None = None,
+    wanted: np.ndarray | None = None, onto: np.ndarray | None = None, mean: int = 1,
 ) -> np.ndarray:  # fmt: skip
     """Pixels of decoded values, in tiles where the picture is large, none larger than is needed.
 
     Args:
         values: (rows, columns, channels of a layer), in 1/16 steps of `level`.
         labels: (rows, columns) group positions.
-        size: height and width of the picture.
+        size: height and width of the picture, of means where these are wanted.
         wanted: (rows, columns) bool, the cells whose pixels are wanted; None for all.
         onto: (H, W, 3) uint8 that these are written to; None for black.
+        mean: so many pixels a side, 1, 2, 4 or 8, become their mean.
 
     Returns:
         (H, W, 3) uint8: `onto`, where it is given.
@@ -366,25 +367,27 @@ def synthesise(
         where = bounds(there, tile)
         if where is None:
             continue
-        rgb, place = _synthesise_piece(model, values, level, labels, where), out[where.pixel_slices]
+        rgb = _synthesise_piece(model, values, level, labels, where, mean)
+        place = out[where.slices_of(CELL // mean)]
         rgb = rgb[: place.shape[0], : place.shape[1]]
         inside = there[where.slices]
         if inside.all():
             place[...] = rgb
         else:
-            np.copyto(place, rgb, where=as_pixels(inside, (rgb.shape[0], rgb.shape[1]))[..., None])
+            shown = as_pixels(inside, (rgb.shape[0], rgb.shape[1]), CELL // mean)
+            np.copyto(place, rgb, where=shown[..., None])
     return out
 
 
 def _synthesise_piece(
-    model: Model, values: Tensor, level: Level, labels: np.ndarray, where: Rectangle
+    model: Model, values: Tensor, level: Level, labels: np.ndarray, where: Rectangle, mean: int
 ) -> np.ndarray:
-    """Pixels of whole cells, (H, W, 3) uint8, out of theirs and a halo's values."""
+    """Pixels of whole cells, or means, (H, W, 3) uint8, out of theirs and a halo's values."""
     codec = model.codec
     around = expand(where, codec.transform.halo_cells, grid_of(labels))
     device = codec.synthesis.patch.weight.device
     geometry = GroupGeometry(labels[around.slices]).to(device)
     latent = codec.dequantise(values[around.slices][None], level).to(device)
-    image = codec.synthesis(latent, geometry)[0].cpu()
-    image = image[(slice(None), *where.inside(around).pixel_slices)]
+    image = codec.synthesis(latent, geometry, mean)[0].cpu()
+    image = image[(slice(None), *where.inside(around).slices_of(CELL // mean))]
     return torch.floor(image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).numpy()

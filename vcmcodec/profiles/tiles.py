@@ -44,9 +44,13 @@ class Rectangle:
     @property
     def pixel_slices(self) -> tuple[slice, slice]:
         """Index of a (height, width, ...) array; beyond the picture's edge it is cut by numpy."""
+        return self.slices_of(CELL)
+
+    def slices_of(self, cell: int) -> tuple[slice, slice]:
+        """The same where a cell is `cell` pixels a side."""
         return (
-            slice(CELL * self.top, CELL * self.bottom),
-            slice(CELL * self.left, CELL * self.right),
+            slice(cell * self.top, cell * self.bottom),
+            slice(cell * self.left, cell * self.right),
         )
 
     def inside(self, other: Rectangle) -> Rectangle:

@@ -81,10 +81,18 @@ def prepare(rgb: np.ndarray, longer: int) -> tuple[Tensor, InputGeometry]:
     return fill(rgb, geometry), geometry
 
 
-def fill(rgb: np.ndarray, geometry: InputGeometry) -> Tensor:
-    """Network input, (1, 3, h, w) float32 in 0..1, of pixels (H, W, 3) uint8 of whatever size."""
+def fill(
+    rgb: np.ndarray, geometry: InputGeometry, covered: tuple[float, float] | None = None
+) -> Tensor:
+    """Network input, (1, 3, h, w) float32 in 0..1, of pixels (H, W, 3) uint8 of whatever size.
+
+    `covered` is how much of the pixels' height and width the picture fills, where not all.
+    """
     size = geometry.scaled_width, geometry.scaled_height
-    picture = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
+    down, across = covered or rgb.shape[:2]
+    picture = np.asarray(
+        Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR, (0, 0, across, down))
+    )
     padded = torch.full((1, 3, geometry.padded_height, geometry.padded_width), GREY)
     scaled = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
     padded[0, :, : size[1], : size[0]] = scaled
