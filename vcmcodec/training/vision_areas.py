@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vcmcodec.training.learner import Learner, go_on, read_checkpoint
 from vcmcodec.training.loop import check_behind, warm_stable_decay
+from vcmcodec.training.mixtures import stirred
 from vcmcodec.training.muon import MuonAdamW, parameter_groups
 from vcmcodec.training.vision_batches import Batch, VisionBatches
 from vcmcodec.training.vision_losses import mask_loss, taught_mask_loss
@@ -51,13 +52,14 @@ class AreaLesson:
 
 
 def area_lessons(
-    network: VisionNetwork, source: VisionBatches, look: LookAtAreas, kept: int
-) -> Replayed[AreaLesson]:
-    """Lessons by number of a network that no longer learns."""
+    network: VisionNetwork, source: VisionBatches, look: LookAtAreas, kept: int,
+    mixed: float = 0.0,
+) -> Replayed[AreaLesson]:  # fmt: skip
+    """Lessons by number of a network that no longer learns; a share of the views is mixed."""
 
     @torch.no_grad()
     def make(number: int) -> AreaLesson:
-        batch = source[number].to(network.mean.device)
+        batch = stirred(source[number], mixed, number).to(network.mean.device)
         stages, areas = look(batch.rgb)
         with torch.autocast(batch.rgb.device.type, torch.bfloat16):
             features = network.features(batch.rgb.contiguous(memory_format=torch.channels_last))
@@ -173,7 +175,7 @@ def train_areas(
         data, cache, side=areas.side, size=areas.size, seed=recipe.seed + 2,
         mosaic=recipe.mosaic, zoom=areas.zoom,
     )  # fmt: skip
-    lessons = area_lessons(trainer.network, views, look, areas.kept)
+    lessons = area_lessons(trainer.network, views, look, areas.kept, areas.mixed)
 
     def take_step() -> dict[str, float]:
         return trainer.train_step(lessons[areas.number(trainer.step, recipe.seed)])

@@ -37,6 +37,7 @@ class AreasRecipe(DeepRecipe):
         through: share of a stage's gradient that goes on to the stage before.
         teach: weight of a stage's distance to the teacher's.
         zoom: range of the picture's longer side over the view's.
+        mixed: share of the views that are mixtures of two (`mixtures`).
     """
 
     steps: int = 0
@@ -51,6 +52,7 @@ class AreasRecipe(DeepRecipe):
     through: float = 0.3
     teach: float = 2.0
     zoom: tuple[float, float] = (0.8, 2.0)
+    mixed: float = 0.5
 
     def forced_at(self, step: int) -> float:
         """Share of the views whose stages see the teacher's stage before them."""
