@@ -9,6 +9,9 @@ which the network looks at it, as one that is larger and for people, too, the ne
 base layer's own preview, scaled:
 
     base latent -> synthesis at its narrowest width -> scaled picture -> network
+
+Either way what the network goes on from is an estimate, with errors of ten per cent and more.  So
+it then runs in bfloat16 where the processor does, which adds half of one.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from vcmcodec.models import TasksModel, find_tasks, load_tasks
 from vcmcodec.nn.feature_transform import SPLIT_STRIDE, level_features
 from vcmcodec.reader import BaseLatent, Reader
 from vcmcodec.sources import Openable
-from vcmcodec.torch_state import plain_torch
+from vcmcodec.torch_state import low_precision, plain_torch
 from vcmcodec.vision.backend import open_backend
 from vcmcodec.vision.geometry import MULTIPLE, InputGeometry, fill, to_multiple
 from vcmcodec.vision.network import TASKS
@@ -183,7 +186,8 @@ def see(
     features = level_features(base.level, levels).to(latent.device)
     split = model.transform(latent, features, present[None, ..., None])
     split = to_multiple(split, MULTIPLE // SPLIT_STRIDE)
-    output = model.vision.network.back_end({model.facts.split: split}, model.facts.split, tasks)
+    with low_precision(latent.device):
+        output = model.vision.network.back_end({model.facts.split: split}, model.facts.split, tasks)
     rows, columns = (SPLIT_STRIDE * side for side in split.shape[2:])
     coded = header.coded_size
     geometry = InputGeometry(header.height, header.width, *coded, rows, columns)
@@ -206,7 +210,9 @@ def _see_preview(
     if not present.all():
         rgb[~grouping.as_pixels(present, (rgb.shape[0], rgb.shape[1]), CELL // mean)] = GREY
     image = fill(rgb, geometry, (rows / mean, columns / mean)).to(vision.network.mean.device)
-    found = Predictor(vision).interpret(vision.network(image, tasks), geometry, score)
+    with low_precision(image.device):
+        output = vision.network(image, tasks)
+    found = Predictor(vision).interpret(output, geometry, score)
     return _only_present(found, present, header.coded_size)
 
 

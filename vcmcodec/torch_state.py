@@ -10,9 +10,12 @@ torch itself is loaded when a guarded function is called, not when it is defined
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
+FLOAT32 = "VCMCODEC_FLOAT32"  # set to anything: nothing is computed in bfloat16
 _lock = threading.Lock()
 _inside = 0  # calls, of all threads, that need the default dtype to be float32
 _before: object = None  # what it was, where it was another
@@ -75,11 +78,20 @@ def loading() -> Iterator[None]:
 def fast_bfloat16(device: object) -> bool:
     """Whether convolutions in bfloat16 are faster than in float32 on a device, not emulated.
 
-    For what decides no symbol, and is not hurt by errors of half a percent.
+    For what decides no symbol, and is not hurt by errors of half a percent.  Whoever wants the same
+    scores on every machine sets `VCMCODEC_FLOAT32`.
     """
     import torch
 
-    if torch.device(str(device)).type != "cpu":
+    if os.environ.get(FLOAT32) or torch.device(str(device)).type != "cpu":
         return False
     can = torch.cpu.get_capabilities()
     return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def low_precision(device: object) -> AbstractContextManager[object]:
+    """Convolutions in bfloat16 where `fast_bfloat16`, else as they are."""
+    import torch
+
+    kind = torch.device(str(device)).type
+    return torch.autocast(kind, torch.bfloat16, enabled=fast_bfloat16(device))

@@ -137,11 +137,16 @@ def test_a_set_without_groups_says_so(labelled: LabelledSet, tmp_path: Path) -> 
         objects_only.run(LabelledSet(tmp_path / "none.json"))
 
 
-def test_both_ways_of_seeing_are_timed_in_one_run() -> None:
+@pytest.mark.parametrize("low", [False, True])
+def test_both_ways_of_seeing_are_timed_in_one_run(
+    low: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analyze_speed, "fast_bfloat16", lambda device: low)
     result = analyze_speed.run(NamedPicture("astronaut", astronaut()), threads=1, repeats=2)
     rows = {row.way: row for row in result.rows}
     assert list(rows) == [
         "file for machines alone", "base layer of a file for people", "JPEG",
+        *["JPEG, network in bfloat16, too"] * low,
         "decoding the base latent alone", "decoding the JPEG alone",
     ]  # fmt: skip
     ours, jpeg = rows["file for machines alone"], rows["JPEG"]
@@ -153,4 +158,4 @@ def test_both_ways_of_seeing_are_timed_in_one_run() -> None:
     assert ours.timing.median_ms > rows["decoding the base latent alone"].timing.median_ms
     assert ours.num_bytes < jpeg.num_bytes
     (table,) = analyze_speed.tables(result)
-    assert len(table.rows) == 5
+    assert len(table.rows) == 5 + low

@@ -190,7 +190,8 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("large")
-def test_a_large_picture_is_seen_through_its_preview() -> None:
+def test_a_large_picture_is_seen_through_its_preview(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VCMCODEC_FLOAT32", "1")  # as the predictor here looks
     with machine.Reader(file()) as reader:
         model = models.load_tasks(reader.header.fingerprint)
     preview = np.asarray(decode(file(), width=0.25).convert("RGB"))

@@ -124,3 +124,21 @@ def test_a_file_for_machines_alone_is_of_the_reduced_picture() -> None:
         for side in (None, 0)
     ]
     assert sizes[0] < 0.8 * sizes[1]
+
+
+def test_float32_can_be_asked_for_and_changes_next_to_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a processor does not compute in bfloat16 the two are the same."""
+    usual = from_file()
+    models._load_tasks.cache_clear()
+    monkeypatch.setenv("VCMCODEC_FLOAT32", "1")
+    exact = machine.analyze(astronaut_file())
+    assert not models.load_tasks(SCENE).transform.mixed
+    models._load_tasks.cache_clear()
+    scores = [{one.label: one.score for one in found.classes or ()} for found in (usual, exact)]
+    assert max(abs(scores[0][label] - scores[1][label]) for label in scores[1]) < 0.05
+    assert overlap(best_person(usual), best_person(exact)) > 0.95
+    assert usual.label_map is not None
+    assert exact.label_map is not None
+    assert np.mean(usual.label_map.labels != exact.label_map.labels) < 0.02

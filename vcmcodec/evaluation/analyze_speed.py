@@ -25,12 +25,13 @@ from vcmcodec.evaluation.report import Table, environment_note
 from vcmcodec.evaluation.timing import Timing, measure_rounds, torch_threads
 from vcmcodec.profiles.scene import DEFAULT_QUALITY
 from vcmcodec.reader import Reader
+from vcmcodec.torch_state import FLOAT32, fast_bfloat16, low_precision
 from vcmcodec.vision.backend import ReferenceBackend
 from vcmcodec.vision.network import TASKS
 
 JPEG_QUALITY = 90
 BASE, PEOPLES = "file for machines alone", "base layer of a file for people"
-JPEG = "JPEG"
+JPEG, JPEG_LOW = "JPEG", "JPEG, network in bfloat16, too"
 DECODE_BASE, DECODE_JPEG = "decoding the base latent alone", "decoding the JPEG alone"
 
 
@@ -52,6 +53,7 @@ class SeeingSpeed:
         longer_side: size that the network reduces the JPEG's picture to.
         ratio: median of the file for machines alone over that of the JPEG; at most 1 is the aim.
         ratio_peoples: the same of the base layer of a file for people.
+        precision: in which the network runs behind what was decoded.
     """
 
     picture: str
@@ -61,6 +63,7 @@ class SeeingSpeed:
     rows: tuple[SeeingRow, ...]
     ratio: float
     ratio_peoples: float
+    precision: str
     environment: Environment
 
 
@@ -116,9 +119,12 @@ def run(
             BASE: _Way(data, lambda: machine.analyze(data)),
             PEOPLES: _Way(peoples, lambda: machine.analyze(peoples)),
             JPEG: _Way(photo, lambda: reduced.predict(_pixels(photo))),
+            JPEG_LOW: _Way(photo, lambda: _in_low_precision(reduced, photo)),
             DECODE_BASE: _Way(data, lambda: _latent(data)),
             DECODE_JPEG: _Way(photo, lambda: _pixels(photo), has_network=False),
         }
+        if not fast_bfloat16("cpu"):
+            del ways[JPEG_LOW]
         progress(f"timing {len(ways)} ways, {repeats} rounds")
         timings = measure_rounds({name: way.look for name, way in ways.items()}, repeats, 2)
         progress("counting")
@@ -132,6 +138,7 @@ def run(
         rows=rows,
         ratio=timings[BASE].median_ms / jpeg,
         ratio_peoples=timings[PEOPLES].median_ms / jpeg,
+        precision="bfloat16" if JPEG_LOW in timings else "float32",
         environment=describe_environment(threads),
     )
 
@@ -145,6 +152,12 @@ def _jpeg(rgb: Pixels) -> bytes:
 def _pixels(photo: bytes) -> Pixels:
     with Image.open(io.BytesIO(photo)) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def _in_low_precision(network: ReferenceBackend, photo: bytes) -> None:
+    """As files are seen; `vcm analyze` looks at pictures in float32, since they are the measure."""
+    with low_precision("cpu"):
+        network.predict(_pixels(photo))
 
 
 def _latent(data: bytes) -> None:
@@ -178,6 +191,8 @@ def tables(result: SeeingSpeed) -> tuple[Table, ...]:
                     f"All three tasks; JPEG of quality {JPEG_QUALITY}, reduced by the network to a"
                     f" longer side of {result.longer_side}; medians of"
                     f" {result.rows[0].timing.repeats} rounds, in turns; files in memory."
+                    f" Behind decoded latents the network runs in {result.precision}"
+                    f" ({FLOAT32}=1: in float32), on the JPEG in float32 unless it says so."
                 ),
                 environment_note(result.environment),
             ),

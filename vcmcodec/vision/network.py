@@ -67,6 +67,17 @@ class VisionOutput:
     segmentation: Tensor | None = None
     presence: Tensor | None = None
 
+    def float(self) -> VisionOutput:
+        """The same in float32, whatever the network ran in."""
+        logits, distances = self.class_logits, self.distances
+        return VisionOutput(
+            self.tasks,
+            None if logits is None else [level.float() for level in logits],
+            None if distances is None else [level.float() for level in distances],
+            None if self.segmentation is None else self.segmentation.float(),
+            None if self.presence is None else self.presence.float(),
+        )
+
 
 def stage(inputs: int, outputs: int, blocks: int, *extra: nn.Module) -> nn.Sequential:
     """Halve the picture, then `extra`, then refine; ends in SiLU."""

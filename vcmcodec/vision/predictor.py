@@ -53,6 +53,7 @@ class Predictor:
         self, output: VisionOutput, geometry: InputGeometry, score: float = 0.3
     ) -> Predictions:
         """Raw maps of one picture to results; used behind every split point."""
+        output = output.float()
         objects = classes = label_map = None
         boxes, scores, labels = np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
         if output.class_logits is not None and output.distances is not None:
