@@ -261,9 +261,8 @@ def _load_tasks(
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"no device {device}: {str(error).splitlines()[0]}") from error
     _check_fit(vision, found)
-    low = fast_bfloat16(device)
-    transform.mixed = low
-    sight = Sight(vision.network, counts, low_precision=low) if counts else None
+    transform.mixed = fast_bfloat16(device)
+    sight = Sight(vision.network, counts) if counts else None
     return TasksModel(model_id, transform, vision, found.replaced, sight, found.facts)
 
 

@@ -206,6 +206,14 @@ def to_image(
     return image
 
 
+def size_within(size: tuple[int, int], longer: int) -> tuple[int, int]:
+    """Height and width of a picture that is reduced to a longer side, where it is larger."""
+    largest = max(size)
+    if longer >= largest:
+        return size
+    return max(1, round(size[0] * longer / largest)), max(1, round(size[1] * longer / largest))
+
+
 def mean_before(size: tuple[int, int], wanted: tuple[int, int]) -> int:
     """How many pixels a side, 1, 2, 4 or 8, may become their mean before a picture is scaled.
 

@@ -260,9 +260,7 @@ def _coded_size(
         longer = default_longer_side(model.fingerprint) or 0
     if longer < 0:
         raise RequestError(f"a picture cannot be reduced to {longer} pixels")
-    if longer == 0 or longer >= max(true):
-        return true
-    return max(1, round(true[0] * longer / max(true))), max(1, round(true[1] * longer / max(true)))
+    return pixels.size_within(true, longer) if longer else true
 
 
 def _reduced(

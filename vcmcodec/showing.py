@@ -45,8 +45,7 @@ def size_of(header: Header, longer_side: int | None) -> tuple[int, int]:
         return true
     if longer_side < 1:
         raise RequestError(f"a longer side of {longer_side} pixels shows nothing")
-    scale = min(1.0, longer_side / max(true))
-    return max(1, round(scale * true[0])), max(1, round(scale * true[1]))
+    return pixels.size_within(true, longer_side)
 
 
 def finish(

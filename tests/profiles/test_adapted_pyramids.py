@@ -39,7 +39,8 @@ def picture() -> Pixels:
 def away(found: Features, data: bytes) -> float:
     """How differently the rest of the network sees a file and the features that are in it."""
     spread = {name: found.tensors[name].var() for name in NAMES}
-    sight = Sight(pyramid_model.backend().model.network, {n: 1 / v for n, v in spread.items()})
+    counts, network = {n: 1 / v for n, v in spread.items()}, pyramid_model.backend().model.network
+    sight = Sight(network, counts, low_precision=False)
 
     def see(features: Features) -> Seen[VisionOutput]:
         return sight.going_on({name: value.clone() for name, value in features.tensors.items()})

@@ -37,9 +37,9 @@ def away(rgb: Pixels, data: bytes) -> float:
     """How differently the vision network sees a file and its picture."""
     model, found = load_model("semantic"), decode_features(data)
     network = features.bound_network(model.facts.reference, "cpu").model.network
-    clean = Sight(network, {}).clean(fill(rgb, found.geometry))
+    clean = Sight(network, {}, low_precision=False).clean(fill(rgb, found.geometry))
     counts = channel_weights([clean.features], [name for name in DEPTHS if name != "c2"])
-    sight = Sight(network, counts)
+    sight = Sight(network, counts, low_precision=False)
     with torch.no_grad():
         seen = sight.going_on({"c3": model.adaptor(found.tensors["c3"].clone())})
         return float(sight.distance(seen, clean)[0])

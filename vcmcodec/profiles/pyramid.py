@@ -28,7 +28,6 @@ from vcmcodec.nn.pyramid_codec import (
 from vcmcodec.profiles import base_layer, features
 from vcmcodec.profiles.features import FeatureSource, Place
 from vcmcodec.profiles.seeking import Aim, seek
-from vcmcodec.torch_state import fast_bfloat16
 from vcmcodec.vision.backend import Features
 from vcmcodec.vision.config import VisionConfig
 from vcmcodec.vision.geometry import InputGeometry
@@ -172,8 +171,7 @@ def adapt(
     level, geometry = Level(rate_level, codec.latent.levels), LevelGeometry(labels, device)
     names = [name for name in codec.shape.names if name in DEPTHS]
     weights = {n: scale.get_buffer(f"deviation_{n}").square().reciprocal() for n in names}
-    network = features.bound_network(codec.binding, str(device)).model.network
-    sight = Sight(network, weights, low_precision=fast_bfloat16(device))
+    sight = Sight(features.bound_network(codec.binding, str(device)).model.network, weights)
     with torch.no_grad():
         tensors = {name: source.tensors[name].clone().to(device) for name in codec.shape.names}
         clean = sight.going_on(tensors)

@@ -26,7 +26,6 @@ from vcmcodec.nn.semantic_codec import FEATURE, SemanticCodec, geometry_of
 from vcmcodec.profiles import base_layer, features
 from vcmcodec.profiles.features import FeatureSource, Place
 from vcmcodec.profiles.seeking import Aim, seek
-from vcmcodec.torch_state import fast_bfloat16
 from vcmcodec.vision import generic
 from vcmcodec.vision.backend import Features, ReferenceBackend
 from vcmcodec.vision.generic import Adaptor, Encoder, GenericFacts
@@ -193,17 +192,15 @@ def adapt(
     device = codec.synthesis.enter.weight.device
     level, geometry = Level(rate_level, codec.latent.levels), geometry_of(labels, device)
     network = _reference(model, str(device)).model.network
-    low = fast_bfloat16(device)
     with torch.no_grad():
-        looking = Sight(network, {}, low_precision=low)
+        looking = Sight(network, {})
         if source.rgb is None:
             feature = source.tensors[FEATURE].clone().to(device)
             clean = looking.going_on({SPLIT: model.adaptor(feature)})
         else:
             clean = looking.clean(fill(source.rgb, source.place.geometry).to(device))
     names = [name for name in DEPTHS if name in clean.features and name != "c2"]
-    weights = channel_weights([clean.features], names)
-    sight = Sight(network, weights, low_precision=low)
+    sight = Sight(network, channel_weights([clean.features], names))
     pixels = labels.size * LATENT_STRIDE**2
     worth = SIGHT_PRICE[0] * SIGHT_PRICE[1] ** (rate_level / RATE_LEVEL_MAX) * pixels
 

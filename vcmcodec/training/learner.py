@@ -34,7 +34,7 @@ class Learner:
 
     Args:
         learned: the module.
-        optimiser: of its parameters; whoever takes a step sets the rates of its groups first.
+        optimiser: of its parameters.
         shape: what must be the same for a checkpoint to fit.
         behind: fingerprints of what stands still before and behind it; likewise.
         clip, ema: of gradients' norm, of the averaged weights.
@@ -54,12 +54,18 @@ class Learner:
         """Let the average be what is learned now."""
         self.average.load_state_dict(self.learned.state_dict())
 
-    def descend(self, loss: Tensor) -> None:
+    def descend(self, loss: Tensor, rate_of: Callable[[dict[str, Any]], float]) -> None:
         """One step of the optimiser.
+
+        Args:
+            loss: what is minimised.
+            rate_of: a group of its parameters -> the step size.
 
         Raises:
             TrainingError: loss or gradient is not finite.
         """
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate_of(group)
         descend(self.optimiser, loss, list(self.learned.parameters()), self.clip, self.step)
         self.step += 1
         follow(self.average, self.learned, self.step, self.ema)

@@ -209,9 +209,7 @@ class AdaptorTrainer(Learner):
             away, parts = self.eyes.near(made, lesson.clean)
         else:
             away, parts = self.eyes.distance(self.eyes.going_on({FEATURE: made}), lesson.clean)
-        for group in self.optimiser.param_groups:
-            group["lr"] = recipe.rate_at(self.step)
-        self.descend(away)
+        self.descend(away, lambda group: recipe.rate_at(self.step))
         name, third = "near" if near else "distance", 3 * lesson.level // (RATE_LEVEL_MAX + 1)
         far = float(away.detach())
         return {name: far, f"{name}_{third}": far, **parts}

@@ -196,9 +196,7 @@ class TasksTrainer(Learner):
             near = self.step < recipe.near_steps
             distance, parts = self._of_latents(lesson, near)
             news = {"near" if near else "distance": float(distance.detach()), **parts}
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._rates[group["part"]](self.step)
-        self.descend(distance)
+        self.descend(distance, lambda group: self._rates[group["part"]](self.step))
         third = min(2, int(3 * rate_level / (self._top + 1)))
         name = next(iter(news))
         return news | {f"{name}_{third}": news[name]}

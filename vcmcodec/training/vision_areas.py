@@ -130,12 +130,10 @@ class AreaTrainer(Learner):
             self.start_at_means(lesson)
         areas = self.areas
         share = warm_stable_decay(self.step, areas.steps, areas.warm_up, areas.decay)
-        for group in self.optimiser.param_groups:
-            group["lr"] = areas.rate * share
         self.head.train()
         parts = self.losses(lesson)
         total = torch.stack(list(parts.values())).sum()
-        self.descend(total)
+        self.descend(total, lambda group: areas.rate * share)
         return {name: float(value.detach()) for name, value in parts.items()}
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vcmcodec.torch_state import fast_bfloat16
 from vcmcodec.vision.network import VisionNetwork, VisionOutput
 from vcmcodec.vision.tasks.detection import box_iou, flatten_levels
 
@@ -80,16 +81,18 @@ class Sight(nn.Module):
     Args:
         network: folded.
         weights: what the squared error of each channel counts, by depth; `channel_weights`.
-        low_precision: run it in bfloat16, as trainings do, and encoders where that is faster
-            (`torch_state.fast_bfloat16`).
+        low_precision: run it in bfloat16, as trainings do; None: where that is faster.
     """
 
     def __init__(
-        self, network: VisionNetwork, weights: Mapping[str, Tensor], *, low_precision: bool = False
-    ) -> None:
+        self, network: VisionNetwork, weights: Mapping[str, Tensor], *,
+        low_precision: bool | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.network = network.requires_grad_(False).eval()
-        self.weights, self.low_precision = dict(weights), low_precision
+        self.weights = dict(weights)
+        fast = fast_bfloat16(self.device) if low_precision is None else low_precision
+        self.low_precision = fast
 
     @property
     def device(self) -> torch.device:
